@@ -1,0 +1,145 @@
+"""The verbs of the command line: thin, each a call into the core."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nas_apps.core.errors import UserError
+
+if TYPE_CHECKING:
+    from nas_apps.core.config import Recipe
+
+_ClickError = typer.BadParameter.__mro__[2]  # of the click that typer brings along, or of the one installed
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+                  help="Search network cells with any DARTS variant, train what was found, compare and report.")
+
+Sources = Annotated[list[str], typer.Argument(help="YAML files, the later over the earlier, and key=value overrides.")]
+Run = Annotated[Path, typer.Option(help="The folder of the run.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder, if there is one.")]
+Folder = Annotated[Path, typer.Argument(help="The folder of a run.")]
+
+
+@app.command()
+def search(sources: Sources, run: Run, resume: Resume = False) -> None:
+    """Search an architecture."""
+    from nas_apps.core import runs
+
+    genotype = runs.search(_recipe(sources), run, resume=resume, command=_command())
+    _say(genotype.to_json())
+    _say(str(run / "genotype.json"))
+
+
+@app.command()
+def derive(run: Folder, out: Annotated[Path, typer.Option(help="Where to write the genotype; its drawing goes beside it.")]) -> None:
+    """Write the architecture of a search as it stands, and draw it."""
+    from nas_apps.core import files, folder, picture, runs
+
+    genotype = runs.derive(run)
+    if out.exists() and folder.Genotype.load(out) != genotype:
+        raise UserError(f"{out}: holds another genotype; allowed: another --out")
+    genotype.save(out)
+    files.write_text(out.with_suffix(".svg"), picture.cell_svg(folder.read_recipe(run).task.space(edges=False), genotype))
+    _say(str(out))
+
+
+@app.command()
+def train(sources: Sources, run: Run, genotype: Annotated[Path, typer.Option(help="The genotype to stack.")],
+          resume: Resume = False) -> None:
+    """Stack the cells of a genotype, and train the network from scratch."""
+    from nas_apps.core import runs
+    from nas_apps.core.genotype import Genotype
+
+    runs.train(_recipe(sources), Genotype.load(genotype), run, resume=resume, command=_command())
+    _say(str(run / "summary.json"))
+
+
+@app.command()
+def evaluate(run: Folder, table: Annotated[Path | None, typer.Option(help="Accuracies by cell (NAS-Bench-201).")] = None) -> None:
+    """Evaluate a trained network anew, or look its cell up in a table of accuracies."""
+    from nas_apps.core import runs
+
+    figures = runs.evaluate(run) if table is None else runs.look_up(run, table)
+    for name, value in figures.items():
+        _say(f"{name} {value:.6g}")
+
+
+@app.command()
+def report(run: Folder) -> None:
+    """Write report.html and summary.json over the stages of a run, and compare what was trained."""
+    from nas_apps.core import files, page, summary
+
+    path = summary.combine(run)
+    files.write_text(run / "report.html", page.report_page(run))
+    _say(summary.table(run))
+    _say(f"report: {run / 'report.html'}")
+    _say(str(path))
+
+
+@app.command()
+def show(sources: Sources) -> None:
+    """Print the resolved recipe and its space; nothing is run."""
+    from omegaconf import OmegaConf
+
+    recipe = _recipe(sources)
+    _say(OmegaConf.to_yaml(OmegaConf.create(recipe.plain())))
+    for name, choice in recipe.task.space(edges=recipe.variant.edges is not None).items():
+        rows, options = choice.shape
+        _say(f"# {name}: {rows} decisions of {options} options: {', '.join(dict.fromkeys(o for row in choice.rows for o in row))}")
+
+
+@app.command()
+def cite(sources: Sources) -> None:
+    """Print the papers behind a recipe's method."""
+    from nas_apps.core.variants import PAPERS
+
+    for paper in _recipe(sources).variant.cite:
+        _say(f"{PAPERS[paper]}. arXiv:{paper}")
+
+
+def main() -> None:
+    """Run a verb. A user's mistake is one line and status 2."""
+    try:
+        app(standalone_mode=False)
+    except UserError as error:
+        _fail(str(error))
+    except _ClickError as error:
+        _fail(error.format_message())  # type: ignore[attr-defined]
+    except typer.Abort:
+        _fail("interrupted; the same command with --resume goes on from the last checkpoint", 130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _fail("no space left on the disk; nothing is lost: free some and run the same command again")
+
+
+def _recipe(sources: list[str]) -> Recipe:
+    from nas_apps.core import config
+
+    return config.load([s for s in sources if "=" not in s], [s for s in sources if "=" in s])
+
+
+def _command() -> str:
+    return shlex.join(["nas-apps", *sys.argv[1:]])
+
+
+def _leads() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _say(text: str) -> None:
+    if _leads():
+        typer.echo(text)
+
+
+def _fail(message: str, status: int = 2) -> None:
+    if _leads():
+        typer.echo(f"nas-apps: {message}", err=True)
+    sys.exit(status)

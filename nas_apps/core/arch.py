@@ -1,0 +1,145 @@
+"""The logits of a space, and the draw of mixing weights that a step computes under."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from nas_apps.core.genotype import Genotype
+from nas_apps.core.parts.relax import Relaxation
+from nas_apps.core.parts.wiring import Row
+from nas_apps.core.progress import DONE, Progress
+from nas_apps.core.seeds import mix
+from nas_apps.core.space import Space, decided, edge_choice
+
+Active = Mapping[str, tuple[tuple[int, ...], ...]]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The weights of one step.
+
+    weights: per choice, `[R, O]`. active: per choice and row, the options whose weight may be other than zero; the
+    others are not computed. progress: where in the run it was drawn.
+    """
+
+    weights: Mapping[str, Tensor]
+    active: Active
+    progress: Progress = DONE
+
+    def detach(self) -> Draw:
+        """The same weights, constant: what the weights of a network are trained under."""
+        return replace(self, weights={name: table.detach() for name, table in self.weights.items()})
+
+    @cached_property
+    def scalars(self) -> dict[str, tuple[tuple[Tensor, ...], ...]]:
+        """The weights one by one, taken apart once for all the cells that read them."""
+        return {name: tuple(row.unbind() for row in table.unbind()) for name, table in self.weights.items()}
+
+
+class Arch(nn.Module):
+    """Logits `[R, O]` for each choice of a space, and the draw that is in force.
+
+    A super-net reads its weights from `current`, which exists only inside `with arch.using(draw)`: a forward, and the
+    backward of a checkpointed one, under no draw is an error and never a default.
+
+    Args:
+        space: the choices.
+        relax: for each kind of choice, how logits become weights.
+        init_std: logits start as `init_std` * N(0, 1).
+        seed: of the first logits and of all noise.
+    """
+
+    def __init__(self, space: Space, relax: Mapping[str, Relaxation], *, init_std: float = 1e-3, seed: int = 0) -> None:
+        super().__init__()
+        self.space, self.relax, self.seed = dict(space), dict(relax), seed
+        rng = torch.Generator().manual_seed(seed)
+        self._logits = nn.ParameterDict(
+            {_key(name): nn.Parameter(init_std * torch.randn(c.shape, generator=rng)) for name, c in space.items()}
+        )
+        self._current: Draw | None = None
+
+    @property
+    def logits(self) -> dict[str, nn.Parameter]:
+        """The logits by the name of their choice."""
+        return {name: self._logits[_key(name)] for name in self.space}
+
+    def draw(self, progress: Progress = DONE, *, cycle: int = 0, use: int = 0) -> Draw:
+        """The weights for one cycle of a stream: a function of logits, progress, seed, `cycle` and `use` alone.
+
+        The noise is made on the CPU from (seed, use, cycle), so ranks, replays and resumed runs see the same draw.
+        `use` tells streams apart: the draws of training and validation batches are independent.
+        """
+        rng = torch.Generator().manual_seed(mix(self.seed, use, cycle))
+        weights, active = {}, {}
+        for name, choice in self.space.items():
+            relax = self.relax[choice.kind]
+            weights[name] = relax(self.logits[name], progress, rng)
+            active[name] = _nonzero(weights[name]) if relax.sparse else _all(choice.shape)
+        return Draw(weights, active, progress)
+
+    def expected(self, progress: Progress = DONE) -> Draw:
+        """The mean draw, without noise or gradient: what is logged and derived from."""
+        with torch.no_grad():
+            means = {name: self.relax[c.kind].mean(self.logits[name], progress) for name, c in self.space.items()}
+        return Draw(means, {name: _all(choice.shape) for name, choice in self.space.items()}, progress)
+
+    @contextmanager
+    def using(self, draw: Draw) -> Iterator[Draw]:
+        """Put `draw` in force. What is differentiated under it must be differentiated inside the block."""
+        before, self._current = self._current, draw
+        try:
+            yield draw
+        finally:
+            self._current = before
+
+    @property
+    def current(self) -> Draw:
+        """The draw in force; RuntimeError outside `using`."""
+        if self._current is None:
+            raise RuntimeError("the super-net was run under no draw: call it inside `with arch.using(arch.draw(...))`")
+        return self._current
+
+    def reader(self, name: str, row: int) -> Callable[[], Row]:
+        """A function that returns one row of the draw in force."""
+
+        def read() -> Row:
+            draw = self.current
+            return Row(draw.scalars[name][row], draw.active[name][row], draw.progress)
+
+        return read
+
+
+def one_hot(space: Space, genotype: Genotype, *, like: Tensor | None = None) -> Draw:
+    """The draw of a genotype: weight 1 for what it keeps, 0 and inactive for the rest."""
+    like = torch.zeros(0) if like is None else like
+    weights = {}
+    for name, choice in decided(space).items():
+        table = weights[name] = like.new_zeros(choice.shape)
+        for row, options in enumerate(choice.rows):
+            for option in genotype.kept[name][row]:
+                table[row, options.index(option)] = 1
+        dag = choice.dag
+        for target in dag.targets() if dag else ():
+            edge = edge_choice(name.removesuffix(".op"), target)
+            if dag and edge in space:
+                weights[edge] = table[list(dag.into(target))].amax(-1)[None]
+    return Draw(weights, {name: _nonzero(table) for name, table in weights.items()})
+
+
+def _nonzero(table: Tensor) -> tuple[tuple[int, ...], ...]:
+    # One copy to the host for the whole table: the pattern is read here and nowhere else.
+    return tuple(tuple(k for k, w in enumerate(row) if w) for row in table.detach().tolist())
+
+
+def _all(shape: tuple[int, int]) -> tuple[tuple[int, ...], ...]:
+    return (tuple(range(shape[1])),) * shape[0]
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "/")  # a parameter's name may not hold a dot

@@ -1,0 +1,99 @@
+"""Checkpoints: written whole or not at all, read without running code, refused under another recipe."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+
+from nas_apps.core import files
+from nas_apps.core.errors import UserError
+from nas_apps.core.learner import Learner
+from nas_apps.core.runtime import Runtime
+from nas_apps.core.task import Streams
+
+FORMAT, VERSION = "nas_apps.checkpoint", 1
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoint of a run.
+
+    path: where it is. recipe: what the run is, by which a resume under another recipe is refused. every: steps from one
+    checkpoint to the next.
+    """
+
+    path: Path
+    recipe: str
+    every: int
+    runtime: Runtime
+
+    def restore(self, learner: Learner, streams: Streams) -> int:
+        """Bring everything back to where the checkpoint was, and return its step; 0 where there is none."""
+        if not self.path.exists():
+            return 0
+        state = read(self.path, self.runtime.device)
+        if state["recipe"] != self.recipe:
+            raise UserError(f"{self.path}: written under another recipe; give another --run folder")
+        if len(state["rng"]) != self.runtime.world:
+            raise UserError(f"{self.path}: written by {len(state['rng'])} processes; this run has {self.runtime.world}")
+        learner.load_state_dict(state["learner"])
+        streams.train.load_state_dict(state["train"])
+        streams.valid.load_state_dict(state["valid"])
+        _set_rng(state["rng"][self.runtime.rank])
+        return int(state["step"])
+
+    def save(self, learner: Learner, streams: Streams, step: int, *, last: bool) -> None:
+        """Write the state after `step` steps, if one is due."""
+        if step % self.every and not last:
+            return
+        rng = self.runtime.gather(_rng())
+        if self.runtime.leads:
+            state = {
+                "format": FORMAT, "version": VERSION, "recipe": self.recipe, "step": step, "learner": learner.state_dict(),
+                "train": streams.train.state_dict(), "valid": streams.valid.state_dict(), "rng": rng,
+            }  # fmt: skip
+            buffer = io.BytesIO()
+            torch.save(state, buffer)
+            files.write(self.path, buffer.getbuffer())
+        self.runtime.wait()
+
+
+def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The state in a checkpoint file; a UserError for a file that is truncated or of another kind."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such checkpoint") from None
+    except (RuntimeError, EOFError, ValueError, OSError, BadZipFile, pickle.UnpicklingError):
+        raise UserError(f"{path}: truncated, or not a checkpoint; move it away to start anew") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise UserError(f"{path}: not a checkpoint of nas_apps; move it away to start anew")
+    if state["version"] != VERSION:
+        raise UserError(f"{path}: checkpoint version {state['version']}; this release reads version {VERSION}")
+    return state
+
+
+def _rng() -> dict[str, Any]:
+    name, keys, *rest = cast(tuple[Any, ...], np.random.get_state(legacy=True))
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(), "python": random.getstate(), "numpy": (name, torch.from_numpy(keys.astype("int64")), *rest)
+    }  # fmt: skip
+    return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+def _set_rng(state: Mapping[str, Any]) -> None:
+    torch.set_rng_state(state["torch"].cpu())
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype("uint32"), *rest))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"].cpu())

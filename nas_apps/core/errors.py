@@ -1,0 +1,22 @@
+"""What a user did wrong, in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake in what the user wrote or gave: the message says what was got, what is allowed, and where.
+
+    The command line prints the message alone and ends with status 2. Anything else that is raised is a bug of ours
+    and keeps its traceback.
+    """
+
+
+def unknown(where: str, got: object, allowed: Iterable[str]) -> UserError:
+    """The error for a name that is not in a table.
+
+    >>> str(unknown("variant", "dart", ["darts", "gdas"]))
+    "variant: no 'dart'; allowed: darts, gdas"
+    """
+    return UserError(f"{where}: no {got!r}; allowed: {', '.join(sorted(allowed))}")

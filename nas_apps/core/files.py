@@ -1,0 +1,56 @@
+"""Files that are written whole or not at all, and read with one clear line when they cannot be."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from nas_apps.core.errors import UserError
+
+
+def write(path: Path, content: bytes | memoryview) -> None:
+    """Write `path`: under a new name, flushed to the disk, then renamed over the old one.
+
+    A process that is killed, or a disk that fills up, leaves the old file as it was.
+    """
+    new = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with new.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise _cannot_write(path, error) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole."""
+    write(path, text.encode())
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add to a log file."""
+    try:
+        with path.open("a") as file:
+            file.write(text)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def read_text(path: Path, what: str) -> str:
+    """The text of a file the user named as `what`."""
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise UserError(f"{path}: cannot read {what}: {reason}") from None
+
+
+def _cannot_write(path: Path, error: OSError) -> UserError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(f"{path}: no space left on the disk; nothing is lost: free some and run the same command again")
+    return UserError(f"{path}: cannot write: {error.strerror or error}")

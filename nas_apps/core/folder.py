@@ -1,0 +1,114 @@
+"""The folder of a run: who may write into it, and what it says of itself."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from nas_apps.core import files
+from nas_apps.core.config import Recipe, build
+from nas_apps.core.errors import UserError
+from nas_apps.core.runtime import Runtime
+from nas_apps.core.space import Choice, Dag, Space
+
+
+def relevant(recipe: Recipe, stage: str) -> dict[str, Any]:
+    """What a stage depends on: the other phase's settings and the device may differ on resume."""
+    data = recipe.plain()
+    leave = {"search": ("train", "device"), "train": ("search", "variant", "device")}[stage]
+    return {key: value for key, value in data.items() if key not in leave}
+
+
+def check(folder: Path, recipe: Recipe, stage: str, runtime: Runtime, *, resume: bool) -> None:
+    """Refuse a folder that is not this stage's to write into: what a user made is never written over."""
+    refusal = runtime.gather(_refusal(folder, recipe, stage, resume) if runtime.leads else None)[0]
+    if refusal:
+        raise UserError(refusal)
+
+
+def claim(folder: Path, recipe: Recipe, space: Space) -> None:
+    """Make `folder` the folder of this recipe: it says so from now on."""
+    if not (folder / "recipe.yaml").exists():
+        files.write_text(folder / "space.json", space_to_json(space))
+        files.write_text(folder / "recipe.yaml", OmegaConf.to_yaml(OmegaConf.create(recipe.plain())))
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe of a run folder."""
+    text = files.read_text(folder / "recipe.yaml", "the recipe of a run folder")
+    data: Any = OmegaConf.to_container(OmegaConf.create(text))
+    return build(data)
+
+
+def _refusal(folder: Path, recipe: Recipe, stage: str, resume: bool) -> str | None:
+    if folder.exists() and not folder.is_dir():
+        return f"{folder}: is a file; allowed: a folder for the run"
+    if not folder.exists() or not any(folder.iterdir()):
+        return None
+    if not (folder / "recipe.yaml").exists():
+        if {path.name for path in folder.iterdir()} <= {"space.json"}:
+            return None  # killed while it was claimed
+        return f"{folder}: holds other files and no recipe.yaml; allowed: a new folder, or that of a run"
+    if not resume:
+        return f"{folder}: holds a run; allowed: --resume to go on with it, or another folder"
+    difference = _difference(relevant(read_recipe(folder), stage), relevant(recipe, stage))
+    return f"{folder}: holds a run of another recipe: {difference}; allowed: the same recipe, or another folder" if difference else None
+
+
+def _difference(there: Any, here: Any, path: str = "") -> str | None:
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        for key in [*there, *(k for k in here if k not in there)]:
+            found = _difference(there.get(key), here.get(key), f"{path}.{key}".lstrip("."))
+            if found:
+                return found
+        return None
+    return None if there == here else f"{path} is {there!r} there and {here!r} here"
+
+
+def space_to_json(space: Space) -> str:
+    """A space as text, for tools that draw it."""
+    table = {
+        name: {"rows": choice.rows, "kind": choice.kind, "dag": _dag(choice.dag)} for name, choice in space.items()
+    }
+    return json.dumps(table, indent=1) + "\n"
+
+
+def read_space(path: Path) -> Space:
+    """The space in a file that `space_to_json` wrote."""
+    try:
+        table = json.loads(files.read_text(path, "a space"))
+        return {
+            name: Choice(tuple(map(tuple, c["rows"])), c["kind"], Dag(*c["dag"]) if c["dag"] else None)
+            for name, c in table.items()
+        }
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise UserError(f"{path}: not a space") from None
+
+
+def _dag(dag: Dag | None) -> list[int | None] | None:
+    return None if dag is None else [dag.inputs, dag.nodes, dag.keep]
+
+
+def versions() -> dict[str, str]:
+    """What the run was made with."""
+    found = {"python": platform.python_version()}
+    for name in ("nas-apps", "torch", "numpy", "timm", "torchvision", "espnet", "gymnasium", "torchrl"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"

@@ -1,0 +1,128 @@
+"""The figures of the report page: the cells drawn, the curves, the weights of each choice over time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nas_apps.core.errors import UserError
+from nas_apps.core.genotype import Genotype
+from nas_apps.core.page_stage import Stage, finite
+from nas_apps.core.picture import cell_svg
+from nas_apps.core.picture_curve import curves_svg
+from nas_apps.core.picture_weights import Matrix, weights_svg
+from nas_apps.core.space import Choice, Space
+from nas_apps.core.svg import Pen, escape, option_pens, pen
+
+ONE_HOT = "_one_hot"
+CLOCKS = ("step", "epoch")
+CHART = (372, 236)
+
+
+def cell_section(stages: Sequence[Stage]) -> str:
+    """Each genotype once, with the stages that have it."""
+    found: list[tuple[Genotype, list[str]]] = []
+    for stage in stages:
+        if stage.genotype is None:
+            continue
+        names = next((names for genotype, names in found if genotype == stage.genotype), None)
+        if names is None:
+            found.append((stage.genotype, names := []))
+        names.append(stage.name)
+    spaces = [stage.space for stage in stages if stage.space is not None]
+    parts = []
+    for genotype, names in found:
+        caption = f"<figcaption>{escape(', '.join(names))}</figcaption>" if len(stages) > 1 else ""
+        drawn = next((svg for space in spaces if (svg := _cell(space, genotype))), "")
+        parts.append(f'<figure class="wide row">{caption}{drawn}</figure>' if drawn else _listed(genotype, caption))
+    return f"<section><h2>Cell</h2><div class=\"figures\">{''.join(parts)}</div></section>" if parts else ""
+
+
+def _cell(space: Space, genotype: Genotype) -> str:
+    try:
+        return cell_svg(space, genotype)
+    except UserError:
+        return ""
+
+
+def _listed(genotype: Genotype, caption: str) -> str:
+    """A genotype without its space, which cannot be drawn."""
+    lines = [f"{name}[{index}]: {', '.join(row) or '-'}" for name, rows in genotype.kept.items()
+             for index, row in enumerate(rows)]
+    why = '<p class="note">Not drawn: there is no space.json that it belongs to.</p>'
+    return f"<div>{caption}{why}<pre>{escape(chr(10).join(lines))}</pre></div>"
+
+
+def curve_section(stages: Sequence[Stage]) -> str:
+    """A chart for each metric of each stage, with one line for each place it was measured in."""
+    parts = []
+    for stage in stages:
+        charts = _charts(stage)
+        if charts:
+            heading = f"<h3>{escape(stage.name)}</h3>" if len(stages) > 1 else ""
+            parts.append(f"{heading}<div class=\"charts\">{''.join(charts)}</div>")
+    return f"<section><h2>Curves</h2>{''.join(parts)}</section>" if parts else ""
+
+
+def _charts(stage: Stage) -> list[str]:
+    groups: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    clock = next((name for name in CLOCKS if any(name in entry for entry in stage.metrics)), "")
+    for number, entry in enumerate(stage.metrics):
+        at = finite(entry.get(clock)) if clock else float(number)
+        for key, value in entry.items():
+            if key in CLOCKS or isinstance(value, str | bool | list | dict):
+                continue
+            metric, place = _metric(key)
+            groups.setdefault(metric, {}).setdefault(place, []).append((at, finite(value)))
+    pens = _pens([place for series in groups.values() for place in series])
+    return [
+        f"<figure>{curves_svg(metric, series, x_label=clock or 'line', pens=pens, size=CHART)}</figure>"
+        for metric, series in groups.items()
+    ]
+
+
+def _metric(key: str) -> tuple[str, str]:
+    """The chart a metric belongs in and the name of its line; the one-hot network's goes beside the plain one."""
+    place, slash, metric = key.partition("/")
+    place, metric = (place, metric) if slash else ("", key)
+    if metric.endswith(ONE_HOT) and metric != ONE_HOT:
+        return metric.removesuffix(ONE_HOT), f"{place}, one-hot" if place else "one-hot"
+    return metric, place
+
+
+def _pens(places: Sequence[str]) -> dict[str, Pen]:
+    """One colour for each place in all charts; the one-hot network dashed in the colour of its place."""
+    plain = list(dict.fromkeys(place.removesuffix("one-hot").removesuffix(", ") for place in places))
+    colours = {place: pen(index) for index, place in enumerate(plain)}
+    return {
+        place: Pen(colours[place.removesuffix("one-hot").removesuffix(", ")].colour, "5 3")
+        if place.endswith("one-hot") else colours[place]
+        for place in places
+    }
+
+
+def weight_section(stages: Sequence[Stage]) -> str:
+    """The weights of each choice over the epochs of each search."""
+    parts = []
+    for stage in stages:
+        if not stage.weights:
+            continue
+        heading = f"<h3>{escape(stage.name)}</h3>" if len(stages) > 1 else ""
+        space = {name: _choice(stage, name, history[0][1]) for name, history in stage.weights.items()}
+        pens, kept = option_pens(space), stage.genotype.kept if stage.genotype else {}
+        figures = []
+        for name, history in stage.weights.items():
+            rows = kept.get(name)
+            svg = weights_svg(name, space[name], history, pens=pens,
+                              kept=rows if rows is not None and len(rows) == len(space[name].rows) else None)
+            figures.append(f'<figure class="wide">{svg}</figure>')
+        parts.append(f"{heading}<div class=\"figures\">{''.join(figures)}</div>")
+    return f"<section><h2>Weights of each choice over time</h2>{''.join(parts)}</section>" if parts else ""
+
+
+def _choice(stage: Stage, name: str, weights: Matrix) -> Choice:
+    """The choice that weights belong to; one of numbered options when the stage's space does not say."""
+    known = (stage.space or {}).get(name)
+    widest = max(len(row) for row in weights)
+    if known is not None and known.shape == (len(weights), widest) and all(len(row) == widest for row in weights):
+        return known
+    return Choice.uniform(tuple(f"option {index}" for index in range(widest)), len(weights))

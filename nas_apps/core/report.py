@@ -1,0 +1,124 @@
+"""What a run writes while it goes on: metrics, the weights of its choices, the genotype of each epoch, a progress bar."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from nas_apps.core import files
+from nas_apps.core.arch import Arch
+from nas_apps.core.genotype import Genotype
+from nas_apps.core.runtime import Runtime
+
+
+class Report:
+    """The log of one stage.
+
+    metrics.jsonl and choices.jsonl hold nothing that depends on the clock, and on resume are cut back to the step of the
+    checkpoint, so that an interrupted run ends with the same files as an unbroken one.
+
+    Args:
+        derive: the genotype at this moment, for a search.
+        log_steps: steps from one logged line to the next.
+    """
+
+    def __init__(self, folder: Path, runtime: Runtime, *, log_steps: int, derive: Callable[[], Genotype] | None,
+                 goal: str) -> None:
+        self.folder, self.runtime, self.log_steps, self.derive, self.goal = folder, runtime, log_steps, derive, goal
+        self._bar: tqdm[Any] | None = None
+        self._board: Any = None
+        self._since = time.monotonic()
+        self._shown: dict[str, str] = {}
+
+    def begin(self, start: int, steps: int) -> None:
+        """Take up the log after `start` steps of `steps`."""
+        self._since = time.monotonic()
+        if not self.runtime.leads:
+            return
+        for name in ("metrics.jsonl", "choices.jsonl", "timing.jsonl"):
+            _cut(self.folder / name, start)
+        if start < steps:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import, and only a run needs it
+
+            self._board = SummaryWriter(str(self.folder), purge_step=start + 1)
+            bar = "{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}] {postfix}"
+            every = 0.1 if sys.stderr.isatty() else 30.0  # a log file gets a line now and then, not a film
+            self._bar = tqdm(total=steps, initial=start, desc=self.folder.name, unit="step", dynamic_ncols=True,
+                             bar_format=bar, mininterval=every, maxinterval=every)
+
+    def step(self, done: int, epoch: int, stats: Mapping[str, Tensor]) -> None:
+        """Log a step; the figures are read from the device only when a line is due."""
+        if self._bar is not None:
+            self._bar.update()
+        if done % self.log_steps == 0 and stats:
+            self._line(done, epoch, {name: float(value) for name, value in stats.items()})
+
+    def epoch(self, done: int, epoch: int, arch: Arch, figures: Mapping[str, float]) -> None:
+        """Log the end of an epoch: figures, weights of the choices, genotype."""
+        if not self.runtime.leads:
+            return
+        if figures:
+            self._line(done, epoch, {f"evaluation/{name}": value for name, value in figures.items()})
+        if self.derive is not None:
+            weights = {name: table.tolist() for name, table in arch.expected().weights.items()}
+            line = {"step": done, "epoch": epoch, "weights": weights}
+            files.append_text(self.folder / "choices.jsonl", json.dumps(line) + "\n")
+            self.derive().save(self.folder / "genotypes" / f"epoch_{epoch:03d}.json")
+        now = time.monotonic()
+        line = {"step": done, "epoch": epoch, "seconds": round(now - self._since, 3)}
+        files.append_text(self.folder / "timing.jsonl", json.dumps(line) + "\n")
+        self._since = now
+
+    def end(self) -> None:
+        """Close what is open."""
+        if self._bar is not None:
+            self._bar.close()
+        if self._board is not None:
+            self._board.close()
+
+    def _line(self, done: int, epoch: int, values: Mapping[str, float]) -> None:
+        if not self.runtime.leads:
+            return
+        files.append_text(self.folder / "metrics.jsonl", json.dumps({"step": done, "epoch": epoch, **values}) + "\n")
+        for name, value in values.items():
+            self._board.add_scalar(name, value, done)
+        self._shown |= {name.replace("evaluation/", "held-out "): f"{value:.4g}" for name, value in values.items()
+                        if name.endswith(("/loss", f"/{self.goal}"))}
+        if self._bar is not None:
+            self._bar.set_postfix(self._shown, refresh=False)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log; one that was torn by a kill is left out."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
+def last_figures(folder: Path) -> dict[str, float]:
+    """The figures of a stage's last evaluation."""
+    lines = [{k.removeprefix("evaluation/"): v for k, v in line.items() if k.startswith("evaluation/")}
+             for line in read_lines(folder / "metrics.jsonl")]
+    return next((line for line in reversed(lines) if line), {})
+
+
+def seconds(folder: Path) -> float:
+    """The time a stage took, over all its processes; what a kill threw away is not in it."""
+    return float(sum(line["seconds"] for line in read_lines(folder / "timing.jsonl")))
+
+
+def _cut(path: Path, step: int) -> None:
+    if path.exists():
+        kept = [json.dumps(line) for line in read_lines(path) if line["step"] <= step]
+        files.write_text(path, "".join(line + "\n" for line in kept))

@@ -1,0 +1,204 @@
+"""A search, a final training and their parts, each as one call: what the verbs of the command line do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas_apps.core import checkpoint, files
+from nas_apps.core.arch import Arch, Draw, one_hot
+from nas_apps.core.cell import Fixed, Mixed
+from nas_apps.core.checkpoint import Checkpoints
+from nas_apps.core.config import Recipe, task_name
+from nas_apps.core.errors import UserError
+from nas_apps.core.folder import check, claim, device_name, read_recipe, relevant, versions
+from nas_apps.core.genotype import Genotype
+from nas_apps.core.hypergrad import refuse_optimizer
+from nas_apps.core.learner import Learner
+from nas_apps.core.loop import run
+from nas_apps.core.parts.schedule import Unrolled, WeightsOnly
+from nas_apps.core.parts.wiring import DropPath, Full, Wiring
+from nas_apps.core.phase import Phase
+from nas_apps.core.picture import cell_svg
+from nas_apps.core.progress import Ramp
+from nas_apps.core.report import Report, last_figures, seconds
+from nas_apps.core.runtime import Runtime, start
+from nas_apps.core.seeds import mix
+from nas_apps.core.task import Streams
+
+SAMPLE = 2  # the use of draws that are only looked at
+
+
+def search(recipe: Recipe, folder: str | Path, *, resume: bool = False, command: str | None = None) -> Genotype:
+    """Search an architecture, and leave genotype.json, its drawing, the logs and summary.json in `folder`.
+
+    Args:
+        resume: go on with what is in the folder; without it the folder must be new.
+        command: how the user started this, for the report.
+    """
+    folder = Path(folder)
+    with start(recipe.device, recipe.precision) as runtime:
+        check(folder, recipe, "search", runtime, resume=resume)
+        learner, streams = _search_learner(recipe, runtime)
+        space = learner.arch.space
+
+        def genotype() -> Genotype:
+            return _derive(recipe, learner.arch)
+
+        def evaluate() -> dict[str, float]:
+            arch, progress = learner.arch, learner.progress
+            sampled = recipe.variant.relax.sparse
+            draws = {"": arch.draw(progress, use=SAMPLE) if sampled else arch.expected(progress),
+                     "_one_hot": one_hot(space, genotype(), like=learner.logits[0])}
+            return _evaluate(recipe, learner, recipe.search, draws)
+
+        if runtime.leads:
+            claim(folder, recipe, space)
+        figures = _run(folder, recipe, learner, streams, evaluate, genotype)
+        found = genotype()
+        found = Genotype(found.kept, {"task": task_name(recipe.task), "variant": recipe.variant_name, "seed": recipe.seed,
+                                      "steps": figures["step"]})
+        if runtime.leads:
+            _leave(folder, recipe, found, runtime, stage="search", figures=figures, command=command)
+        runtime.wait()
+        return found
+
+
+def train(recipe: Recipe, genotype: Genotype, folder: str | Path, *, resume: bool = False,
+          command: str | None = None) -> dict[str, Any]:
+    """Stack a genotype's cells, train the network from scratch, evaluate it; the summary that it leaves in `folder`."""
+    folder = Path(folder)
+    space = recipe.task.space(edges=False)
+    genotype.validate(space)
+    with start(recipe.device, recipe.precision) as runtime:
+        check(folder, recipe, "train", runtime, resume=resume)
+        _same_genotype(folder, genotype)
+        learner, streams = _train_learner(recipe, genotype, runtime)
+
+        def evaluate() -> dict[str, float]:
+            return _evaluate(recipe, learner, recipe.train, {"": learner.arch.expected()})
+
+        if runtime.leads:
+            claim(folder, recipe, space)
+            genotype.save(folder / "genotype.json")
+        figures = _run(folder, recipe, learner, streams, evaluate, None)
+        if runtime.leads:
+            recipe.task.export(learner.evaluated, genotype, recipe.train, folder)
+            _leave(folder, recipe, genotype, runtime, stage="train", figures=figures, command=command)
+        runtime.wait()
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return summary
+
+
+def derive(folder: str | Path) -> Genotype:
+    """The genotype of a search as it stands, finished or not, from its checkpoint."""
+    folder = Path(folder)
+    recipe = read_recipe(folder)
+    arch = Arch(recipe.task.space(edges=recipe.variant.edges is not None), recipe.variant.relaxations, seed=recipe.seed)
+    if recipe.search.epochs:
+        state = checkpoint.read(folder / "checkpoint.pt")
+        arch.load_state_dict(state["learner"]["arch"])
+    return _derive(recipe, arch)
+
+
+def evaluate(folder: str | Path) -> dict[str, float]:
+    """Figures of a trained run folder's network, computed anew from its checkpoint."""
+    folder = Path(folder)
+    recipe = read_recipe(folder)
+    genotype = Genotype.load(folder / "genotype.json")
+    with start(recipe.device, recipe.precision) as runtime:
+        learner, _ = _train_learner(recipe, genotype, runtime)
+        learner.load_state_dict(checkpoint.read(folder / "checkpoint.pt", runtime.device)["learner"])
+        return _evaluate(recipe, learner, recipe.train, {"": learner.arch.expected()})
+
+
+def _search_learner(recipe: Recipe, runtime: Runtime) -> tuple[Learner, Streams]:
+    variant, phase = recipe.variant, recipe.search
+    space = recipe.task.space(edges=variant.edges is not None)
+    arch = Arch(space, variant.relaxations, init_std=phase.logits.init_std, seed=recipe.seed).to(runtime.device)
+    torch.manual_seed(mix(recipe.seed, 0))
+    objective = recipe.task.build(Mixed(arch, variant.wiring), phase).to(runtime.device)
+    learner = Learner(objective, arch, recipe.task.optimisation(objective, phase), phase, runtime)
+    reason = refuse_optimizer(learner.optimizer) if isinstance(variant.schedule, Unrolled) else None
+    if reason:
+        raise UserError(f"variant.schedule: {reason}")
+    halves = variant.schedule.bilevel
+    return learner, recipe.task.streams(objective, phase, runtime, seed=recipe.seed, halves=halves)
+
+
+def _train_learner(recipe: Recipe, genotype: Genotype, runtime: Runtime) -> tuple[Learner, Streams]:
+    phase, arch = recipe.train, Arch({}, {})
+    torch.manual_seed(mix(recipe.seed, 1))
+    fill = Fixed(recipe.task.space(edges=False), genotype, _wiring(phase), lambda: arch.current.progress)
+    objective = recipe.task.build(fill, phase).to(runtime.device)
+    learner = Learner(objective, arch, recipe.task.optimisation(objective, phase), phase, runtime)
+    return learner, recipe.task.streams(objective, phase, runtime, seed=recipe.seed, halves=False)
+
+
+def _wiring(phase: Phase) -> Wiring:
+    rate = phase.drop_path
+    return DropPath(rate if isinstance(rate, Ramp) else Ramp(0.0, rate)) if rate else Full()
+
+
+def _run(folder: Path, recipe: Recipe, learner: Learner, streams: Streams,
+         evaluate: Callable[[], dict[str, float]], genotype: Callable[[], Genotype] | None) -> dict[str, float]:
+    """Run a phase to its end; the figures of its last evaluation, and the steps it took."""
+    phase = learner.phase
+    epoch_steps = phase.epoch_steps or streams.epoch
+    report = Report(folder, learner.runtime, log_steps=phase.log_steps, derive=genotype, goal=recipe.task.goal[0])
+    identity = json.dumps(relevant(recipe, phase.name), sort_keys=True)
+    checkpoints = Checkpoints(folder / "checkpoint.pt", identity, phase.checkpoint_steps or epoch_steps, learner.runtime)
+    schedule = recipe.variant.schedule if phase.name == "search" else WeightsOnly()
+    run(learner, schedule, streams, report=report, checkpoints=checkpoints, evaluate=evaluate)
+    return {**last_figures(folder), "step": phase.epochs * epoch_steps}
+
+
+def _evaluate(recipe: Recipe, learner: Learner, phase: Phase, draws: Mapping[str, Draw]) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    objective = learner.evaluated
+    for suffix, draw in draws.items():
+        with learner.arch.using(draw), learner.runtime.autocast():
+            found = recipe.task.evaluate(objective.eval(), phase, learner.runtime)
+        figures |= {f"{name}{suffix}": value for name, value in found.items()}
+    return figures
+
+
+def _derive(recipe: Recipe, arch: Arch) -> Genotype:
+    rng = torch.Generator().manual_seed(mix(recipe.seed, 3))
+    weights = {name: table.cpu() for name, table in arch.expected().weights.items()}
+    return recipe.variant.derive(arch.space, weights, rng).validate(arch.space)
+
+
+def _same_genotype(folder: Path, genotype: Genotype) -> None:
+    path = folder / "genotype.json"
+    if path.exists() and Genotype.load(path) != genotype:
+        raise UserError(f"{folder}: trains another genotype; allowed: the same genotype, or another folder")
+
+
+def _leave(folder: Path, recipe: Recipe, genotype: Genotype, runtime: Runtime, *, stage: str,
+           figures: Mapping[str, float], command: str | None) -> None:
+    phase = recipe.search if stage == "search" else recipe.train
+    genotype.save(folder / "genotype.json")
+    files.write_text(folder / "cell.svg", cell_svg(recipe.task.space(edges=False), genotype))
+    default = f"nas-apps {stage} {shlex.quote(str(folder / 'recipe.yaml'))} --run NEW"
+    summary = {
+        "stage": stage,
+        "task": task_name(recipe.task),
+        "variant": recipe.variant_name,
+        "seed": recipe.seed,
+        "genotype": genotype.kept,
+        "metrics": {name: value for name, value in figures.items() if name != "step"},
+        "costs": recipe.task.describe(genotype, phase),
+        "steps": figures["step"],
+        "seconds": {stage: seconds(folder)},
+        "device": device_name(runtime.device),
+        "versions": versions(),
+        "command": os.environ.get("NAS_APPS_COMMAND") or command or default,
+    }
+    files.write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")

@@ -1,0 +1,115 @@
+"""What may be chosen.
+
+A `Choice` is a table of decisions; a space is several of them by name; a `Dag` is the topology of a cell, whose edges
+are the rows of the choice of the cell's operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+NONE = "none"
+"""The option that stands for "nothing here": it computes zero, and no operation is run for it."""
+
+SKIP = "skip_connect"
+"""The option that passes its input on: the one that collapsed searches are full of."""
+
+
+@dataclass(frozen=True)
+class Dag:
+    """A cell's topology: `inputs` states come in, then each of `nodes` sees all states before it.
+
+    `keep` is the number of edges into each node of a derived cell; with None every edge stays, and "none" is an option
+    like the others, as in NAS-Bench-201.
+
+    Edges are numbered node by node, and within a node by source: the order of the rows of `<cell>.op`.
+
+    >>> Dag(inputs=1, nodes=2).edges()
+    ((0, 1), (0, 2), (1, 2))
+    """
+
+    inputs: int
+    nodes: int
+    keep: int | None = None
+
+    def edges(self) -> tuple[tuple[int, int], ...]:
+        """(source, target) of each edge; states 0 .. inputs - 1 are the cell's inputs."""
+        return tuple((source, target) for target in self.targets() for source in range(target))
+
+    def targets(self) -> range:
+        """The states that the cell computes."""
+        return range(self.inputs, self.inputs + self.nodes)
+
+    def into(self, target: int) -> range:
+        """The edges that end in `target`: edge `into(target)[j]` comes from state j."""
+        first = sum(range(self.inputs, target))
+        return range(first, first + target)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A table of decisions: `rows[i]` are the options of decision i. Rows may differ in options, not in their number.
+
+    `kind` says what is decided ("op", "edge", ...): a relaxation is chosen for each kind. `dag` is there when the rows
+    are the edges of a cell.
+
+    >>> Choice.uniform(("skip_connect", "conv"), rows=3).shape
+    (3, 2)
+    """
+
+    rows: tuple[tuple[str, ...], ...]
+    kind: str = "op"
+    dag: Dag | None = None
+
+    def __post_init__(self) -> None:
+        if not self.rows or not self.rows[0]:
+            raise ValueError("a choice needs at least one row and one option")
+        if len({len(row) for row in self.rows}) > 1:
+            raise ValueError(f"rows of one choice have the same number of options, got {[len(r) for r in self.rows]}")
+        for index, row in enumerate(self.rows):
+            if len(set(row)) < len(row):
+                raise ValueError(f"row {index} names an option twice: {row}")
+
+    @classmethod
+    def uniform(cls, options: tuple[str, ...], rows: int, kind: str = "op") -> Choice:
+        """The same options in each of `rows` decisions."""
+        return cls((options,) * rows, kind)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`(R, O)`: decisions and options of each."""
+        return len(self.rows), len(self.rows[0])
+
+
+Space = Mapping[str, Choice]
+
+
+def cell_choices(name: str, dag: Dag, rows: tuple[tuple[str, ...], ...], *, edges: bool = False) -> dict[str, Choice]:
+    """The decisions of a cell called `name`, with `rows[e]` the options of edge e.
+
+    `<name>.op` has a row an edge; with `edges`, each node gets a table of one row, `<name>.edge.<target>`, whose
+    options are the states it may be computed from.
+    """
+    if len(rows) != len(dag.edges()):
+        raise ValueError(f"{name}: {len(rows)} rows for {len(dag.edges())} edges")
+    table = {op_choice(name): Choice(rows, dag=dag)}
+    if edges:
+        sources = {target: tuple(map(str, range(target))) for target in dag.targets()}
+        table |= {edge_choice(name, target): Choice((row,), "edge") for target, row in sources.items()}
+    return table
+
+
+def decided(space: Space) -> dict[str, Choice]:
+    """The choices a genotype decides: all but those of edges, which follow from the operations that are kept."""
+    return {name: choice for name, choice in space.items() if choice.kind != "edge"}
+
+
+def op_choice(cell: str) -> str:
+    """The name of the choice of operations of a cell."""
+    return f"{cell}.op"
+
+
+def edge_choice(cell: str, target: int) -> str:
+    """The name of the choice of incoming edges of one node of a cell."""
+    return f"{cell}.edge.{target}"

@@ -1,0 +1,65 @@
+"""What the stages of a run amount to: one summary over those of its stages, and a table of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nas_apps.core import files
+from nas_apps.core.errors import UserError
+
+
+def stages(folder: Path) -> dict[str, dict[str, Any]]:
+    """The summaries of the stage folders in a run folder, by name; of the folder itself when it is one."""
+    found = {path.parent.name: _read(path) for path in sorted(folder.glob("*/summary.json"))}
+    if not found and (folder / "summary.json").exists():
+        found = {folder.name: _read(folder / "summary.json")}
+    if not found:
+        raise UserError(f"{folder}: no finished stage (no summary.json); allowed: the folder of a run, or of one stage")
+    return found
+
+
+def combine(folder: Path) -> Path:
+    """Write the summary of a run over its stages, and return its path.
+
+    The figures are those of the stage `train`, or of the only stage there is; the others are kept under `stages`.
+    """
+    parts = stages(folder)
+    if list(parts) == [folder.name]:
+        return folder / "summary.json"
+    head = dict(parts.get("train") or parts.get("search") or next(iter(parts.values())))
+    if "search" in parts:
+        head["variant"] = parts["search"]["variant"]
+    head["seconds"] = {name: part["seconds"][part["stage"]] for name, part in parts.items()}
+    head["stage"], head["stages"] = "all", parts
+    files.write_text(folder / "summary.json", json.dumps(head, indent=1) + "\n")
+    return folder / "summary.json"
+
+
+def table(folder: Path) -> str:
+    """The trained networks of a run side by side, as text."""
+    trained = {name: part for name, part in stages(folder).items() if part["stage"] == "train"}
+    rows = [["", *trained]]
+    for group in ("metrics", "costs"):
+        names = dict.fromkeys(name for part in trained.values() for name in part[group])
+        rows += [[name, *(_number(part[group].get(name)) for part in trained.values())] for name in names]
+    rows += [["seconds", *(f"{part['seconds']['train']:.1f}" for part in trained.values())]]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ("  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+             for row in rows)
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 10 else f"{value:.4f}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data: dict[str, Any] = json.loads(files.read_text(path, "a summary"))
+        return data
+    except json.JSONDecodeError:
+        raise UserError(f"{path}: not a summary of nas_apps") from None

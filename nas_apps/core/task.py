@@ -1,0 +1,128 @@
+"""What the engine asks of a domain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from nas_apps.core.cell import Fill
+from nas_apps.core.genotype import Genotype
+from nas_apps.core.phase import Phase
+from nas_apps.core.progress import Progress
+from nas_apps.core.runtime import Runtime
+from nas_apps.core.space import Space
+
+Batch = Any
+
+
+class Outcome(NamedTuple):
+    """What an objective returns for a batch.
+
+    loss: a scalar, the mean over `weight` items. stats: scalars worth logging, means over the same items. weight: the
+    number of items, by which accumulated batches and ranks are averaged. output: what a teacher is compared with.
+    """
+
+    loss: Tensor
+    stats: Mapping[str, Tensor]
+    weight: int
+    output: Any = None
+
+
+class Stream(Protocol):
+    """An endless source of batches that can be stopped and taken up again.
+
+    `cycle` is the number of the draw that the next batch is for: a data set advances it every batch, an actor every
+    rollout. It never falls. Every rank reads the same cycle, and its own share of the batch.
+    """
+
+    @property
+    def cycle(self) -> int: ...
+
+    def __next__(self) -> Batch: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Streams(NamedTuple):
+    """train: for the weights. valid: for the architecture. epoch: batches of `train` in one epoch."""
+
+    train: Stream
+    valid: Stream
+    epoch: int
+
+
+class Average(Protocol):
+    """A running average of an objective's weights (timm's ModelEmaV3 is one)."""
+
+    module: nn.Module
+
+    def update(self, model: nn.Module) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
+
+
+class Optimisation(NamedTuple):
+    """The optimiser of an objective's weights, what sets its rates at a point of the run, and the average if any."""
+
+    optimizer: Optimizer
+    set_rates: Callable[[Progress], None]
+    average: Average | None = None
+
+
+class Task(Protocol):
+    """A domain: its space, its networks, its data and what "better" means. A frozen dataclass; its fields are the
+    keys under `task` in a recipe."""
+
+    network: ClassVar[type]
+    """The dataclass of a phase's network settings: the keys under `search.network` and `train.network`."""
+
+    weights: ClassVar[type]
+    """The dataclass of a phase's optimiser settings: the keys under `search.weights` and `train.weights`."""
+
+    goal: ClassVar[tuple[str, Literal["max", "min"]]]
+    """The key of `evaluate`'s answer that counts, and which way is better."""
+
+    twice_differentiable: ClassVar[bool]
+    """Whether the loss has a second derivative (CTC's has not)."""
+
+    def space(self, *, edges: bool) -> Space:
+        """What may be chosen; with `edges`, also which edges a node keeps."""
+        ...
+
+    def build(self, fill: Fill, phase: Phase) -> nn.Module:
+        """The objective of a phase: an nn.Module called as `objective(batch) -> Outcome`."""
+        ...
+
+    def optimisation(self, objective: nn.Module, phase: Phase) -> Optimisation:
+        """How the weights of an objective are optimised."""
+        ...
+
+    def streams(self, objective: nn.Module, phase: Phase, runtime: Runtime, *, seed: int, halves: bool) -> Streams:
+        """The batches of a phase; with `halves`, weights and architecture learn from disjoint data.
+
+        The live objective is there for tasks whose data come from acting.
+        """
+        ...
+
+    def evaluate(self, objective: nn.Module, phase: Phase, runtime: Runtime) -> dict[str, float]:
+        """Figures of an objective on held-out data, in evaluation mode, the goal's among them.
+
+        In a search this is data the search holds out, never the test set.
+        """
+        ...
+
+    def describe(self, genotype: Genotype, phase: Phase) -> dict[str, float]:
+        """Costs of the network that `phase` builds from a genotype: `params`, `macs` and others by name."""
+        ...
+
+    def export(self, objective: nn.Module, genotype: Genotype, phase: Phase, folder: Path) -> None:
+        """Write the trained network into `folder`, in the form its domain loads (weights as safetensors)."""
+        ...

@@ -1,0 +1,115 @@
+"""Searched networks as a timm model: importing this module registers `nas_cell`.
+
+`timm.create_model("nas_cell", genotype="genotype.json", num_classes=10)` is the plain network of `build_network`, so
+that weights saved from the one load into the other, and timm's own scripts train and validate it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models._features import FeatureGetterNet  # what feature_cls="getter" stands for
+from torch import nn
+
+from nas_apps.core.cell import Fixed
+from nas_apps.core.errors import UserError, unknown
+from nas_apps.core.genotype import Genotype
+from nas_apps.core.parts.wiring import DropPath
+from nas_apps.tasks.image.network import ImageNetwork, Network, build_network
+from nas_apps.tasks.image.published import PUBLISHED, from_arch_string
+from nas_apps.tasks.image.spaces import SPACES, ImageSpace, space_of
+
+_CIFAR: Mapping[str, Any] = {
+    "input_size": (3, 32, 32),
+    "num_classes": 10,
+    "crop_pct": 1.0,
+    "mean": (0.49139968, 0.48215827, 0.44653124),
+    "std": (0.24703233, 0.24348505, 0.26158768),
+}
+_IMAGENET: Mapping[str, Any] = {
+    "input_size": (3, 224, 224),
+    "num_classes": 1000,
+    "crop_pct": 0.875,
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+}
+_DATA = {"cifar": _CIFAR, "imagenet": _IMAGENET, "imagenet_search": _IMAGENET}
+_SIZES = {("darts", "cifar"): (36, 20), ("darts", "imagenet"): (48, 14), ("nasbench201", "cifar"): (16, 5)}
+_SETTINGS = {"drop_rate": "dropout", "drop_path_rate": "drop_path"} | {
+    name: name for name in ("channels", "cells", "stem", "auxiliary")
+}
+
+default_cfgs = generate_default_cfgs({"nas_cell": {"first_conv": "stem.first.0", "classifier": "classifier", **_CIFAR}})
+
+
+@register_model
+def nas_cell(pretrained: bool = False, *, genotype: Genotype | str | Path | None = None, space: str | None = None,
+             **settings: Any) -> nn.Module:
+    """The network of a genotype; with `features_only`, its maps.
+
+    Args:
+        pretrained: take the weights that `pretrained_cfg_overlay={"file": ...}` names; there are none to download.
+        genotype: one of ours, a file of one, the name of a published one, or a NAS-Bench-201 architecture string.
+        space: the name of its space; found from the genotype when not given.
+        settings: `channels`, `cells`, `stem` and `auxiliary` of `Network`, with the sizes of the papers when not given,
+            and timm's `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`, `out_indices`.
+    """
+    found = _genotype(genotype)
+    if space is not None and space not in SPACES:
+        raise unknown("space", space, SPACES)
+    stem = settings.setdefault("stem", "cifar")
+    if stem not in _DATA:
+        raise unknown("stem", stem, _DATA)
+    overlay = {**_DATA[stem], **(settings.pop("pretrained_cfg_overlay", None) or {})}
+    if pretrained and not overlay.keys() & {"file", "url", "state_dict", "hf_hub_id"}:
+        raise UserError("pretrained: nas_cell has no weights to download; give checkpoint_path=<file of weights>")
+    network: nn.Module = build_model_with_cfg(
+        _build,
+        "nas_cell",
+        pretrained,
+        pretrained_cfg_overlay=overlay,
+        feature_cfg={"feature_cls": _maps, "out_indices": None},
+        found=found,
+        space=space_of(found) if space is None else SPACES[space],
+        **settings,
+    )
+    return network
+
+
+def _build(*, found: Genotype, space: ImageSpace, num_classes: int, in_chans: int, **given: Any) -> ImageNetwork:
+    global_pool = given.pop("global_pool", "avg")
+    for name in given:
+        if name not in _SETTINGS:
+            raise unknown("nas_cell", name, [*_SETTINGS, "global_pool", "in_chans", "num_classes"])
+    channels, cells = _SIZES.get((space.skeleton, given["stem"]), (Network.channels, Network.cells))
+    fields = {"channels": channels, "cells": cells} | {_SETTINGS[name]: setting for name, setting in given.items()}
+    settings = Network(**fields)
+    wiring = DropPath(settings.drop_path) if settings.drop_path else None
+    fill = Fixed(space.choices_of(found), found, wiring)
+    network = build_network(space, fill, settings, in_chans=in_chans, num_classes=num_classes)
+    if global_pool != "avg":
+        network.reset_classifier(num_classes, global_pool)
+    return network
+
+
+def _maps(network: ImageNetwork, *, out_indices: int | Sequence[int] | None) -> nn.Module:
+    if out_indices is None:
+        out_indices = len(network.feature_info)
+    return FeatureGetterNet(network, out_indices if isinstance(out_indices, int) else tuple(out_indices))
+
+
+def _genotype(given: Genotype | str | Path | None) -> Genotype:
+    if given is None:
+        raise UserError('genotype: none given; nas_cell needs genotype="<file>" or the name of a published one')
+    if isinstance(given, Genotype):
+        return given
+    if isinstance(given, str) and given in PUBLISHED:
+        return PUBLISHED[given]
+    if isinstance(given, str) and given.startswith("|"):
+        return from_arch_string(given)
+    if Path(given).suffix != ".json" and not Path(given).exists():
+        raise unknown("genotype", str(given), [*PUBLISHED, "<file>.json", "|op~0|+..."])
+    return Genotype.load(Path(given))

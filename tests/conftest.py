@@ -1,0 +1,73 @@
+"""One thread, fixed seeds, and a toy run in its smallest size."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas_apps.core.arch import Arch
+from nas_apps.core.cell import Mixed
+from nas_apps.core.config import Recipe, load
+from nas_apps.core.learner import Learner
+from nas_apps.core.runtime import Runtime
+from nas_apps.core.task import Streams
+
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
+
+TINY = ("task=toy", "task.points=96", "search.epochs=4", "search.batch_size=16", "search.log_steps=1",
+        "train.epochs=3", "train.batch_size=16", "train.log_steps=1", "search.logits.lr=0.05")  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """Float64 as the default, for comparisons to many digits."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def recipe() -> Callable[..., Recipe]:
+    """A toy recipe of some seconds less than one, with overrides."""
+    return lambda *overrides: load([], [*TINY, *overrides])
+
+
+@pytest.fixture
+def learner() -> Callable[[Recipe], tuple[Learner, Streams]]:
+    """The learner and streams of a recipe's search, on the CPU."""
+
+    def make(recipe: Recipe) -> tuple[Learner, Streams]:
+        runtime, phase, variant = Runtime(torch.device("cpu")), recipe.search, recipe.variant
+        space = recipe.task.space(edges=variant.edges is not None)
+        arch = Arch(space, variant.relaxations, seed=recipe.seed)
+        objective = recipe.task.build(Mixed(arch, variant.wiring), phase)
+        halves = variant.schedule.bilevel
+        streams = recipe.task.streams(objective, phase, runtime, seed=recipe.seed, halves=halves)
+        return Learner(objective, arch, recipe.task.optimisation(objective, phase), phase, runtime), streams
+
+    return make
+
+
+@pytest.fixture
+def nas_apps(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command line in a process of its own, in an empty folder."""
+
+    def call(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "nas_apps", *args]
+        return subprocess.run(
+            command, cwd=tmp_path, env={**os.environ, **env}, capture_output=True, text=True, check=False, timeout=300
+        )
+
+    return call
