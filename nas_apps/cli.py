@@ -46,7 +46,7 @@ def derive(run: Folder, out: Annotated[Path, typer.Option(help="Where to write t
     if out.exists() and folder.Genotype.load(out) != genotype:
         raise UserError(f"{out}: holds another genotype; allowed: another --out")
     genotype.save(out)
-    files.write_text(out.with_suffix(".svg"), picture.cell_svg(folder.read_recipe(run).task.space(edges=False), genotype))
+    files.write_text(out.with_suffix(".svg"), picture.cell_svg(folder.read_recipe(run).task.choices(edges=False), genotype))
     _say(str(out))
 
 
@@ -90,7 +90,7 @@ def show(sources: Sources) -> None:
 
     recipe = _recipe(sources)
     _say(OmegaConf.to_yaml(OmegaConf.create(recipe.plain())))
-    for name, choice in recipe.task.space(edges=recipe.variant.edges is not None).items():
+    for name, choice in recipe.task.choices(edges=recipe.variant.edges is not None).items():
         rows, options = choice.shape
         _say(f"# {name}: {rows} decisions of {options} options: {', '.join(dict.fromkeys(o for row in choice.rows for o in row))}")
 

@@ -50,7 +50,7 @@ def learner() -> Callable[[Recipe], tuple[Learner, Streams]]:
 
     def make(recipe: Recipe) -> tuple[Learner, Streams]:
         runtime, phase, variant = Runtime(torch.device("cpu")), recipe.search, recipe.variant
-        space = recipe.task.space(edges=variant.edges is not None)
+        space = recipe.task.choices(edges=variant.edges is not None)
         arch = Arch(space, variant.relaxations, seed=recipe.seed)
         objective = recipe.task.build(Mixed(arch, variant.wiring), phase)
         halves = variant.schedule.bilevel

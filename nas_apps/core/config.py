@@ -102,7 +102,7 @@ def build(data: Mapping[str, Any]) -> Recipe:
     return Recipe(task, name, variant, phases["search"], phases["train"], **rest)
 
 
-def find_task(node: Mapping[str, Any]) -> tuple[type, dict[str, Any]]:
+def find_task(node: Mapping[str, Any]) -> tuple[type[Task], dict[str, Any]]:
     """The task class a node names, and its settings without the name. Nothing is imported until it is asked for."""
     points = {point.name: point for point in entry_points(group="nas_apps.tasks")}
     name = node.get("name")
@@ -142,10 +142,11 @@ def _variant(node: Mapping[str, Any]) -> tuple[str, Variant]:
     return name, _dataclass(Variant, row, "variant")
 
 
-def _phase(task: type, name: str, node: Mapping[str, Any]) -> Phase:
+def _phase(task: type[Task], name: str, node: Mapping[str, Any]) -> Phase:
     settings = dict(node)
-    owned = {key: _mapping(settings.pop(key, {}), f"{name}.{key}") for key in ("network", "weights")}
-    built = {key: _dataclass(typing.cast(Any, task).__dict__[key], value, f"{name}.{key}") for key, value in owned.items()}
+    owners = {"network": task.network, "weights": task.weights, "data": task.batches}
+    owned = {key: _mapping(settings.pop(key, {}), f"{name}.{key}") for key in owners}
+    built = {key: _dataclass(kind, owned[key], f"{name}.{key}") for key, kind in owners.items()}
     fixed = {"name": name, **built}
     known = {field.name for field in dataclasses.fields(Phase)} - {"name"}
     for key in settings:

@@ -23,10 +23,10 @@ def report_page(folder: Path) -> str:
     """
     stages = read_stages(folder)
     main = _main(stages)
-    heading = " / ".join(word for word in (_told(stages, main, "task"), _told(stages, main, "variant")) if word)
+    heading = " / ".join(word for word in (_told(stages, "task"), _told(stages, "variant")) if word)
     heading = heading or folder.resolve().name
     body = [
-        _header(heading, _told(stages, main, "seed"), folder.resolve().name, stages),
+        _header(heading, _told(stages, "seed"), folder.resolve().name, stages),
         _headline(stages, main),
         _comparison(stages),
         cell_section(stages),
@@ -54,8 +54,9 @@ def _main(stages: Sequence[Stage]) -> Stage | None:
     return next(iter([*trained, *told, *stages]), None)
 
 
-def _told(stages: Sequence[Stage], main: Stage | None, key: str) -> str:
-    return next((word for stage in ([main] if main else []) + list(stages) if (word := stage.told(key))), "")
+def _told(stages: Sequence[Stage], key: str) -> str:
+    """What the first stage that has a word on it says."""
+    return next((word for stage in stages if (word := stage.told(key))), "")
 
 
 def _header(heading: str, seed: str, name: str, stages: Sequence[Stage]) -> str:
@@ -70,15 +71,15 @@ def _headline(stages: Sequence[Stage], main: Stage | None) -> str:
     """The figures to remember: final metrics, costs, time per stage, device."""
     if main is None:
         return ""
-    tiles = [("lead" if not index else "", title(key), short(key, value))
-             for index, (key, value) in enumerate(main.table("metrics").items())]
-    costs = main.table("costs")
+    metrics, costs = main.table("metrics"), main.table("costs")
+    tiles = [("", title(key), short(key, metrics[key])) for key in _metrics([main])]
+    tiles[:1] = [("lead", *tile[1:]) for tile in tiles[:1]]
     tiles += [("", title(key), short(key, costs[key])) for key in ("params", "macs") if key in costs]
     times: dict[str, object] = {}
     for stage in [main, *stages]:
         times = {**stage.table("seconds"), **times}
     tiles += [("", f"{title(key)} time", _time(key, value)) for key, value in sorted(times.items(), key=_in_order)]
-    device = _told(stages, main, "device")
+    device = _told([main, *stages], "device")
     tiles += [("words", "Device", device)] if device else []
     cells = "".join(
         f'<div class="{kind}"><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>' for kind, name, value in tiles
@@ -101,7 +102,7 @@ def _comparison(stages: Sequence[Stage]) -> str:
     told = [stage for stage in stages if stage.table("metrics") or stage.table("costs")]
     if len(told) < 2:
         return ""
-    metrics, costs = _keys(told, "metrics"), [key for key in ("params", "macs") if key in _keys(told, "costs")]
+    metrics, costs = _metrics(told), [key for key in ("params", "macs") if key in _keys(told, "costs")]
     heads = [title(key) for key in [*metrics, *costs]] + ["Time"]
     best = {key: _best(key, [stage for stage in told if not stage.searched]) for key in metrics}
     rows = []
@@ -155,6 +156,11 @@ def _as_told(_: str, value: object) -> str:
 
 def _keys(stages: Sequence[Stage], key: str) -> list[str]:
     return list(dict.fromkeys(name for stage in stages for name in stage.table(key)))
+
+
+def _metrics(stages: Sequence[Stage]) -> list[str]:
+    """The names of metrics, losses last: they are seldom what a run is judged by."""
+    return sorted(_keys(stages, "metrics"), key=lambda name: name.startswith("loss"))
 
 
 def _cell(text: str, *, best: bool = False) -> str:

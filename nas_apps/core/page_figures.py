@@ -15,6 +15,7 @@ from nas_apps.core.svg import Pen, escape, option_pens, pen
 
 ONE_HOT = "_one_hot"
 CLOCKS = ("step", "epoch")
+PLACES = ("train", "valid", "evaluation")
 CHART = (372, 236)
 
 
@@ -54,18 +55,28 @@ def _listed(genotype: Genotype, caption: str) -> str:
 
 def curve_section(stages: Sequence[Stage]) -> str:
     """A chart for each metric of each stage, with one line for each place it was measured in."""
-    parts = []
-    for stage in stages:
-        charts = _charts(stage)
-        if charts:
+    parts, groups = [], [_series(stage) for stage in stages]
+    pens = _pens([place for group in groups for series in group.values() for place in series])
+    for stage, group in zip(stages, groups, strict=True):
+        if group:
+            clock = _clock(stage) or "line"
+            charts = [
+                f"<figure>{curves_svg(metric, series, x_label=clock, pens=pens, size=CHART)}</figure>"
+                for metric, series in group.items()
+            ]
             heading = f"<h3>{escape(stage.name)}</h3>" if len(stages) > 1 else ""
             parts.append(f"{heading}<div class=\"charts\">{''.join(charts)}</div>")
     return f"<section><h2>Curves</h2>{''.join(parts)}</section>" if parts else ""
 
 
-def _charts(stage: Stage) -> list[str]:
+def _clock(stage: Stage) -> str:
+    return next((name for name in CLOCKS if any(name in entry for entry in stage.metrics)), "")
+
+
+def _series(stage: Stage) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """The points of each line of each chart."""
     groups: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    clock = next((name for name in CLOCKS if any(name in entry for entry in stage.metrics)), "")
+    clock = _clock(stage)
     for number, entry in enumerate(stage.metrics):
         at = finite(entry.get(clock)) if clock else float(number)
         for key, value in entry.items():
@@ -73,11 +84,13 @@ def _charts(stage: Stage) -> list[str]:
                 continue
             metric, place = _metric(key)
             groups.setdefault(metric, {}).setdefault(place, []).append((at, finite(value)))
-    pens = _pens([place for series in groups.values() for place in series])
-    return [
-        f"<figure>{curves_svg(metric, series, x_label=clock or 'line', pens=pens, size=CHART)}</figure>"
-        for metric, series in groups.items()
-    ]
+    return {metric: dict(sorted(series.items(), key=_in_order)) for metric, series in groups.items()}
+
+
+def _in_order(entry: tuple[str, object]) -> int:
+    """Places that every task has come first."""
+    place = entry[0].partition(",")[0]
+    return PLACES.index(place) if place in PLACES else len(PLACES)
 
 
 def _metric(key: str) -> tuple[str, str]:
@@ -91,7 +104,7 @@ def _metric(key: str) -> tuple[str, str]:
 
 def _pens(places: Sequence[str]) -> dict[str, Pen]:
     """One colour for each place in all charts; the one-hot network dashed in the colour of its place."""
-    plain = list(dict.fromkeys(place.removesuffix("one-hot").removesuffix(", ") for place in places))
+    plain = list(dict.fromkeys([*PLACES, *(place.removesuffix("one-hot").removesuffix(", ") for place in places)]))
     colours = {place: pen(index) for index, place in enumerate(plain)}
     return {
         place: Pen(colours[place.removesuffix("one-hot").removesuffix(", ")].colour, "5 3")
@@ -108,7 +121,7 @@ def weight_section(stages: Sequence[Stage]) -> str:
             continue
         heading = f"<h3>{escape(stage.name)}</h3>" if len(stages) > 1 else ""
         space = {name: _choice(stage, name, history[0][1]) for name, history in stage.weights.items()}
-        pens, kept = option_pens(space), stage.genotype.kept if stage.genotype else {}
+        pens, kept = option_pens({**(stage.space or {}), **space}), stage.genotype.kept if stage.genotype else {}
         figures = []
         for name, history in stage.weights.items():
             rows = kept.get(name)

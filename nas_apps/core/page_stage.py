@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from nas_apps.core.errors import UserError
-from nas_apps.core.genotype import Genotype
+from nas_apps.core.genotype import FORMAT, VERSION, Genotype
 from nas_apps.core.picture_weights import Matrix
 from nas_apps.core.space import Space
 from nas_apps.core.space_json import read_space
 
 FILES = ("recipe.yaml", "space.json", "genotype.json", "metrics.jsonl", "choices.jsonl", "summary.json")
+OWN = ("recipe.yaml", "metrics.jsonl")
+"""What a folder of stages has only if it is a stage itself: a summary and a genotype may be those of its stages."""
 DEPTH = 3
 
 
@@ -50,12 +52,16 @@ class Stage:
     @property
     def searched(self) -> bool:
         """Whether choices were made in this stage."""
-        return bool(self.weights)
+        return bool(self.weights) or self.summary.get("stage") == "search"
 
 
 def read_stages(folder: Path) -> list[Stage]:
     """The stages in a folder: itself if it is one, and those in folders under it; searches first, then by name."""
-    found = [path for path in _folders(folder, DEPTH) if any((path / name).is_file() for name in FILES)]
+    found: list[Path] = []
+    for path in reversed(list(_folders(folder, DEPTH))):  # what is inside a folder comes before it
+        holds_stages = any(path in stage.parents for stage in found)
+        if any((path / name).is_file() for name in (OWN if holds_stages else FILES)):
+            found.append(path)
     stages = [_read(path, path.relative_to(folder).as_posix() if path != folder else _name(folder)) for path in found]
     return sorted(stages, key=lambda stage: (not stage.searched, stage.name.rpartition("/")[2] != "train", stage.name))
 
@@ -81,8 +87,10 @@ def _folders(folder: Path, depth: int) -> Iterator[Path]:
 
 def _read(folder: Path, name: str) -> Stage:
     faults: list[str] = []
-    missing = tuple(file for file in FILES if not (folder / file).is_file() and _expected(file, folder))
     summary = _summary(folder / "summary.json", faults)
+    searched = "search" in str(summary.get("stage", _name(folder)))
+    expected = [file for file in FILES if searched or file != "choices.jsonl"]
+    missing = tuple(file for file in expected if not (folder / file).is_file())
     space: Space | None = None
     genotype: Genotype | None = None
     try:
@@ -94,7 +102,7 @@ def _read(folder: Path, name: str) -> Stage:
         if (folder / "genotype.json").is_file():
             genotype = Genotype.load(folder / "genotype.json")
         elif isinstance(summary.get("genotype"), dict):
-            genotype = Genotype.from_json(json.dumps(summary["genotype"]), "summary.json")
+            genotype = _genotype(summary["genotype"])
     except UserError as error:
         faults.append(_short(error, folder))
     metrics, weights = tuple(_lines(folder / "metrics.jsonl", faults)), _weights(folder / "choices.jsonl", faults)
@@ -102,9 +110,10 @@ def _read(folder: Path, name: str) -> Stage:
                  tuple(faults))
 
 
-def _expected(file: str, folder: Path) -> bool:
-    """Whether a stage should have a file: a training makes no choices."""
-    return file != "choices.jsonl" or "search" in _name(folder)
+def _genotype(told: dict[str, Any]) -> Genotype:
+    """The genotype in a summary: its whole text as an object, or what it keeps alone."""
+    whole = told if "format" in told else {"format": FORMAT, "version": VERSION, "kept": told}
+    return Genotype.from_json(json.dumps(whole), "summary.json")
 
 
 def _short(error: UserError, folder: Path) -> str:

@@ -24,7 +24,7 @@ pre.all{user-select:all;white-space:pre-wrap;overflow-wrap:anywhere}
 .tiles div{background:var(--paper);border:1px solid var(--rule);border-radius:8px;padding:10px 14px}
 .tiles dt{color:var(--muted);font-size:12.5px}
 .tiles dd{margin:2px 0 0;font-size:20px;font-weight:600;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
-.tiles .lead{border-color:var(--wire)}.tiles .words dd{font-size:15px;line-height:30px}
+.tiles .lead{border-color:var(--wire)}.tiles .words dd{font-size:14px;line-height:1.3;margin-top:6px}
 .scroll{overflow-x:auto;background:var(--paper);border:1px solid var(--rule);border-radius:8px;max-width:100%}
 .scroll.fit{width:fit-content}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}

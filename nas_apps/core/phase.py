@@ -24,12 +24,13 @@ class Logits:
 class Phase:
     """A search or a final training.
 
-    network and weights are the task's own settings (its `network` and `weights` dataclasses).
+    network, weights and data are the task's own settings: its `network`, `weights` and `batches` dataclasses.
     """
 
     name: Literal["search", "train"]
     network: Any
     weights: Any
+    data: Any = None
     epochs: int = 50
     epoch_steps: int | None = None
     """Steps in an epoch; as many as the training data have batches when not given."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from nas_apps.core.genotype import Genotype
 from nas_apps.core.picture_layout import OP_HEIGHT, OP_PAD, OP_SIZE, Layout, Place, Wire, cell_layout
-from nas_apps.core.space import NONE, Dag, Space, edge_choice
+from nas_apps.core.space import NONE, Dag, Space, decided
 from nas_apps.core.svg import MONO, Pen, document, element, escape, label, number, option_pens, pen, text_width
 
 MARGIN, TITLE, WIDEST = 24, 30, 1100
@@ -60,14 +60,8 @@ def _outputs(name: str, dag: Dag, genotype: Genotype) -> list[int]:
 
 
 def _plain(space: Space) -> list[str]:
-    """The choices to list: without a dag, and not the edges of a cell, which its drawing shows."""
-    drawn = {
-        edge_choice(name.removesuffix(".op"), target)
-        for name, choice in space.items()
-        if choice.dag is not None
-        for target in choice.dag.targets()
-    }
-    return [name for name, choice in space.items() if choice.dag is None and name not in drawn]
+    """The choices to list: those that are no cell's."""
+    return [name for name, choice in decided(space).items() if choice.dag is None]
 
 
 def _shelves(cells: list[tuple[str, Layout]]) -> list[list[tuple[str, Layout]]]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from nas_apps.core.svg import Pen, document, element, label, legend_entry, line, pen, text_width
 
 Points = Sequence[tuple[float, float]]
 
-MOST_POINTS = 300
+MOST_POINTS, SMOOTHED = 300, 160
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 34, 34
 
 
@@ -32,15 +33,16 @@ def curves_svg(title: str, series: Mapping[str, Points], *, x_label: str = "step
                pens: Mapping[str, Pen] | None = None, size: tuple[int, int] = (480, 280)) -> str:
     """A line chart: (x, y) points by the name of their series.
 
-    A point that is not finite leaves a gap. A lone high peak does not flatten the rest: it is cut off, and its height
-    said in words.
+    A point that is not finite leaves a gap. A series of many points is faint under its running mean. A lone high peak
+    does not flatten the rest: it is cut off, and its height said in words.
     """
     width, height = size
     pens = pens or {name: pen(index) for index, name in enumerate(series)}
     legend, legend_height = _legend(list(series), pens, width)
     points = [point for values in series.values() for point in values if all(map(math.isfinite, point))]
     plot_top, plot_bottom = TOP + legend_height, height - BOTTOM
-    low, high = y_range([y for _, y in points])
+    ys = [y for _, y in points] or [0.0]
+    low, high = y_range(ys if points else [])
     y_scale = Scale(low, high, plot_bottom, plot_top)
     xs = [x for x, _ in points] or [0.0]
     x_scale = Scale(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1, LEFT + 6, width - RIGHT)
@@ -49,9 +51,9 @@ def curves_svg(title: str, series: Mapping[str, Points], *, x_label: str = "step
     foot = label(width - RIGHT, height - 6, x_label, role="muted", size=10, text_anchor="end")
     if not points:
         foot += label(width / 2, (plot_top + plot_bottom) / 2, "no finite value", role="muted", text_anchor="middle")
-    elif max(y for _, y in points) > high:
-        peak = f"cut off; highest {max(y for _, y in points):.4g}"
-        foot += label(width - RIGHT, 21, peak, role="muted", size=10, text_anchor="end")
+    notes = ["faint: as logged"] if any(len(values) > SMOOTHED for values in series.values()) else []
+    notes += [f"cut off; highest {tick_text(float(format(max(ys), '.3g')))}"] if max(ys) > high else []
+    head += label(width - RIGHT, 21, "; ".join(notes), role="muted", size=10, text_anchor="end") if notes else ""
     return document(width, height, title, head, legend, _axes(x_scale, y_scale), *lines, foot)
 
 
@@ -62,7 +64,7 @@ def y_range(values: Sequence[float]) -> tuple[float, float]:
     ordered = sorted(values)
     low, high = ordered[0], ordered[-1]
     most = ordered[int(0.98 * (len(ordered) - 1))]
-    if high - most > 2 * (most - low) > 0:
+    if len(ordered) >= 20 and high - most > 2 * (most - low) > 0:
         high = most
     if high == low:
         low, high = low - (abs(low) / 2 or 0.5), high + (abs(high) / 2 or 0.5)
@@ -81,22 +83,37 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 
 
-def segments(points: Points) -> list[list[tuple[float, float]]]:
+def segments(points: Points, most: int = MOST_POINTS) -> list[list[tuple[float, float]]]:
     """The points in runs without a gap, thinned: of each stretch of a long run its lowest and its highest are kept."""
+    stretch = math.ceil(2 * len(points) / most)
+    return [_thinned(run, stretch) for run in _runs(points)]
+
+
+def running_means(points: Points, width: int) -> list[list[tuple[float, float]]]:
+    """The means of `width` neighbours along each run, fewer at its ends, a point for every quarter of the width."""
+    means = []
+    for run in _runs(points):
+        sums = [0.0, *accumulate(y for _, y in run)]
+        middles = [*range(0, len(run) - 1, max(width // 4, 1)), len(run) - 1]
+        reach = [(i, max(i - width // 2, 0), min(i + width // 2 + 1, len(run))) for i in middles]
+        means.append([(run[i][0], (sums[last] - sums[first]) / (last - first)) for i, first, last in reach])
+    return means
+
+
+def _runs(points: Points) -> list[list[tuple[float, float]]]:
     runs: list[list[tuple[float, float]]] = [[]]
     for x, y in points:
         if math.isfinite(x) and math.isfinite(y):
             runs[-1].append((float(x), float(y)))
         elif runs[-1]:
             runs.append([])
-    stretch = math.ceil(2 * len(points) / MOST_POINTS)
-    return [_thinned(run, stretch) for run in runs if run]
+    return [run for run in runs if run]
 
 
-def path(points: Points, x_scale: Scale, y_scale: Scale) -> tuple[str, list[tuple[float, float]]]:
+def path(runs: Sequence[Points], x_scale: Scale, y_scale: Scale) -> tuple[str, list[tuple[float, float]]]:
     """The data of a path through all runs, and the points that stand alone."""
-    runs = [[(x_scale(x), y_scale(y)) for x, y in run] for run in segments(points)]
-    return "".join(line(run) for run in runs if len(run) > 1), [run[0] for run in runs if len(run) == 1]
+    scaled = [[(x_scale(x), y_scale(y)) for x, y in run] for run in runs]
+    return "".join(line(run) for run in scaled if len(run) > 1), [run[0] for run in scaled if len(run) == 1]
 
 
 def _step(low: float, high: float, most: int = 6) -> float:
@@ -116,11 +133,17 @@ def _thinned(run: list[tuple[float, float]], stretch: int) -> list[tuple[float, 
 
 
 def _curve(points: Points, ink: Pen, x_scale: Scale, y_scale: Scale) -> str:
-    data, alone = path(points, x_scale, y_scale)
+    data, alone = path(segments(points), x_scale, y_scale)
     dots = [element("circle", cx=x, cy=y, r=2.5, fill=ink.colour) for x, y in alone]
-    stroke = element("path", d=data, fill="none", stroke=ink.colour, stroke_width=1.6, stroke_linejoin="round",
-                     stroke_dasharray=ink.dash) if data else ""
-    return stroke + "".join(dots)
+    if len(points) <= SMOOTHED:
+        return _stroke(data, ink, 1.6) + "".join(dots)
+    means, _ = path(running_means(points, len(points) // 20), x_scale, y_scale)
+    return element("g", _stroke(data, Pen(ink.colour), 1), opacity="0.35") + _stroke(means, ink, 1.8) + "".join(dots)
+
+
+def _stroke(data: str, ink: Pen, width: float) -> str:
+    return element("path", d=data, fill="none", stroke=ink.colour, stroke_width=width, stroke_linejoin="round",
+                   stroke_dasharray=ink.dash) if data else ""
 
 
 def _axes(x_scale: Scale, y_scale: Scale) -> str:

@@ -82,6 +82,7 @@ class _Sketch:
     chains: list[list[int]] = field(default_factory=list)
 
     def add(self, column: int, kind: Kind, *texts: str) -> int:
+        """A new item's number."""
         self.items.append((column, kind, texts))
         return len(self.items) - 1
 
@@ -103,7 +104,7 @@ def cell_layout(dag: Dag, rows: Sequence[tuple[str, ...]], outputs: Sequence[int
     """
     sketch = _sketch(dag, rows, outputs)
     links = [link for chain in sketch.chains for link in pairwise(chain)]
-    columns: list[list[int]] = [[] for _ in range(max(column for column, _, _ in sketch.items) + 1)]
+    columns: list[list[int]] = [[] for _ in range(1 + max(column for column, _, _ in sketch.items))]
     for index, (column, _, _) in enumerate(sketch.items):
         columns[column].append(index)
     sizes = [_size(kind, texts) for _, kind, texts in sketch.items]
@@ -144,6 +145,8 @@ def _sketch(dag: Dag, rows: Sequence[tuple[str, ...]], outputs: Sequence[int]) -
             sketch.chain(source, target, ops)
     for state in outputs:
         sketch.chain(state, output, ())
+    taken = sorted({column for column, _, _ in sketch.items})
+    sketch.items = [(taken.index(column), kind, texts) for column, kind, texts in sketch.items]
     return sketch
 
 

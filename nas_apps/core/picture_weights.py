@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nas_apps.core.picture_curve import Scale, path, tick_text, y_range
+from nas_apps.core.picture_curve import Scale, path, segments, tick_text, y_range
 from nas_apps.core.space import Choice, Dag
 from nas_apps.core.svg import Pen, document, element, label, legend_entry, line, number, pen, text_width
 
@@ -85,11 +85,10 @@ def _legend(options: Sequence[str], pens: Mapping[str, Pen], spots: Sequence[tup
             width: float) -> tuple[str, float]:
     """The legend, and where the panels start: in the empty corner beside the first lines if it fits, else above."""
     entry = max(text_width(option, 11) for option in options) + 32
-    free = [width - PAD - entry - (1 + max(c for c, at in spots if at == n)) * WIDE for n in range(spots[-1][1] + 1)]
-    room = next((n for n, space in enumerate(free) if space < PAD), len(free)) * HIGH
-    across, x0, y0 = 1, width - PAD - entry, float(HEAD + 14)
-    start = float(HEAD + 6)
-    if room < 16 * len(options):
+    high = math.ceil((16 * len(options) + 4) / HIGH)
+    beside = PAD + (1 + max(column for column, at in spots if at < high)) * WIDE + 8.0
+    across, x0, y0, start = 1, beside, HEAD + 14.0, HEAD + 6.0
+    if beside + entry > width or high > spots[-1][1] + 1:
         across, x0 = max(int((width - 2 * PAD) / entry), 1), float(PAD)
         start = HEAD + 16.0 * math.ceil(len(options) / across) + 12
     parts = []
@@ -106,9 +105,10 @@ def _panel(sheet: _Sheet, row: int) -> str:
     lines: list[str] = []
     bold: list[str] = []
     for index, option in enumerate(sheet.choice.rows[row]):
-        data, _ = path([(epoch, matrix[row][index]) for epoch, matrix in sheet.history], sheet.x, sheet.y)
+        data, alone = path(segments([(epoch, m[row][index]) for epoch, m in sheet.history], WIDE), sheet.x, sheet.y)
         ink, thick = sheet.pens.get(option, pen(index)), option in kept
         stroke = element("path", d=data, fill="none", stroke=ink.colour, stroke_width=2.2 if thick else 1.1,
                          stroke_linejoin="round", stroke_dasharray=ink.dash) if data else ""
-        (bold if thick else lines).append(stroke)
+        dots = [element("circle", cx=x, cy=y, r=3 if thick else 1.8, fill=ink.colour) for x, y in alone]
+        (bold if thick else lines).append(stroke + "".join(dots))
     return frame + "".join(lines + bold) + label(0, base + 12, row_name(sheet.choice, row), role="muted", size=10)

@@ -29,7 +29,7 @@ from nas_apps.core.picture import cell_svg
 from nas_apps.core.progress import Ramp
 from nas_apps.core.report import Report, last_figures, seconds
 from nas_apps.core.runtime import Runtime, start
-from nas_apps.core.seeds import mix
+from nas_apps.core.seeds import mix, seed_process
 from nas_apps.core.task import Streams
 
 SAMPLE = 2  # the use of draws that are only looked at
@@ -74,7 +74,7 @@ def train(recipe: Recipe, genotype: Genotype, folder: str | Path, *, resume: boo
           command: str | None = None) -> dict[str, Any]:
     """Stack a genotype's cells, train the network from scratch, evaluate it; the summary that it leaves in `folder`."""
     folder = Path(folder)
-    space = recipe.task.space(edges=False)
+    space = recipe.task.choices(edges=False)
     genotype.validate(space)
     with start(recipe.device, recipe.precision) as runtime:
         check(folder, recipe, "train", runtime, resume=resume)
@@ -100,7 +100,7 @@ def derive(folder: str | Path) -> Genotype:
     """The genotype of a search as it stands, finished or not, from its checkpoint."""
     folder = Path(folder)
     recipe = read_recipe(folder)
-    arch = Arch(recipe.task.space(edges=recipe.variant.edges is not None), recipe.variant.relaxations, seed=recipe.seed)
+    arch = Arch(recipe.task.choices(edges=recipe.variant.edges is not None), recipe.variant.relaxations, seed=recipe.seed)
     if recipe.search.epochs:
         state = checkpoint.read(folder / "checkpoint.pt")
         arch.load_state_dict(state["learner"]["arch"])
@@ -120,9 +120,9 @@ def evaluate(folder: str | Path) -> dict[str, float]:
 
 def _search_learner(recipe: Recipe, runtime: Runtime) -> tuple[Learner, Streams]:
     variant, phase = recipe.variant, recipe.search
-    space = recipe.task.space(edges=variant.edges is not None)
+    space = recipe.task.choices(edges=variant.edges is not None)
     arch = Arch(space, variant.relaxations, init_std=phase.logits.init_std, seed=recipe.seed).to(runtime.device)
-    torch.manual_seed(mix(recipe.seed, 0))
+    seed_process(mix(recipe.seed, 0))
     objective = recipe.task.build(Mixed(arch, variant.wiring), phase).to(runtime.device)
     learner = Learner(objective, arch, recipe.task.optimisation(objective, phase), phase, runtime)
     reason = refuse_optimizer(learner.optimizer) if isinstance(variant.schedule, Unrolled) else None
@@ -134,8 +134,8 @@ def _search_learner(recipe: Recipe, runtime: Runtime) -> tuple[Learner, Streams]
 
 def _train_learner(recipe: Recipe, genotype: Genotype, runtime: Runtime) -> tuple[Learner, Streams]:
     phase, arch = recipe.train, Arch({}, {})
-    torch.manual_seed(mix(recipe.seed, 1))
-    fill = Fixed(recipe.task.space(edges=False), genotype, _wiring(phase), lambda: arch.current.progress)
+    seed_process(mix(recipe.seed, 1))
+    fill = Fixed(recipe.task.choices(edges=False), genotype, _wiring(phase), lambda: arch.current.progress)
     objective = recipe.task.build(fill, phase).to(runtime.device)
     learner = Learner(objective, arch, recipe.task.optimisation(objective, phase), phase, runtime)
     return learner, recipe.task.streams(objective, phase, runtime, seed=recipe.seed, halves=False)
@@ -185,7 +185,7 @@ def _leave(folder: Path, recipe: Recipe, genotype: Genotype, runtime: Runtime, *
            figures: Mapping[str, float], command: str | None) -> None:
     phase = recipe.search if stage == "search" else recipe.train
     genotype.save(folder / "genotype.json")
-    files.write_text(folder / "cell.svg", cell_svg(recipe.task.space(edges=False), genotype))
+    files.write_text(folder / "cell.svg", cell_svg(recipe.task.choices(edges=False), genotype))
     default = f"nas-apps {stage} {shlex.quote(str(folder / 'recipe.yaml'))} --run NEW"
     summary = {
         "stage": stage,

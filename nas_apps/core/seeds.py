@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
+import torch
+
 
 def mix(*words: int) -> int:
     """One 63-bit seed from several numbers; different numbers, or another order of them, give another seed.
@@ -14,3 +19,10 @@ def mix(*words: int) -> int:
         state = ((state ^ word) * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % 2**64
         state ^= state >> 31
     return state % 2**63
+
+
+def seed_process(seed: int) -> None:
+    """Seed the generators of this process that libraries draw from: initial weights, dropout, mixing of images."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.set_state(np.random.RandomState(seed % 2**32).get_state())

@@ -34,12 +34,13 @@ def read_space(path: Path) -> Space:
 
 
 def _to_data(choice: Choice) -> dict[str, Any]:
-    dag = None if choice.dag is None else [choice.dag.inputs, choice.dag.nodes]
+    dag = None if choice.dag is None else [choice.dag.inputs, choice.dag.nodes, choice.dag.keep]
     return {"rows": [list(row) for row in choice.rows], "kind": choice.kind, "dag": dag}
 
 
 def _from_data(entry: object, where: str) -> Choice:
-    wrong = UserError(f'{where}: a choice has "rows": [[option, ...], ...], "kind": name, "dag": [inputs, nodes] or null')
+    form = '"rows": [[option, ...], ...], "kind": name, "dag": [inputs, nodes, keep] or null'
+    wrong = UserError(f"{where}: a choice has {form}")
     if not isinstance(entry, dict):
         raise wrong
     rows, kind, dag = entry.get("rows"), entry.get("kind", "op"), entry.get("dag")
@@ -57,4 +58,8 @@ def _from_data(entry: object, where: str) -> Choice:
 
 
 def _is_dag(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(type(part) is int and 0 < part < 1000 for part in value)
+    """[inputs, nodes], and perhaps the edges kept, which may be null."""
+    if not isinstance(value, list) or len(value) not in (2, 3):
+        return False
+    counts = value if value[-1] is not None else value[:-1]
+    return len(counts) >= 2 and all(type(count) is int and 0 < count < 1000 for count in counts)

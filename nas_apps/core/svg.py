@@ -48,17 +48,17 @@ def pen(index: int) -> Pen:
 
 
 def option_pens(space: Space) -> dict[str, Pen]:
-    """A pen for each option of a space, in order of appearance among choices of its kind.
+    """A pen for each option of a space: the first that no other option of its choices has.
 
     "none" is grey and the skip connection red wherever they stand.
     """
-    pens: dict[str, Pen] = {}
-    for kind in dict.fromkeys(choice.kind for choice in space.values()):
-        rows = [row for choice in space.values() if choice.kind == kind for row in choice.rows]
-        options = dict.fromkeys(option for row in rows for option in row)
-        for index, option in enumerate(option for option in options if option not in FIXED):
-            pens.setdefault(option, pen(index))
-    return pens | {option: Pen(colour) for option, colour in FIXED.items()}
+    pens = {option: Pen(colour) for option, colour in FIXED.items()}
+    tables = [dict.fromkeys(option for row in choice.rows for option in row) for choice in space.values()]
+    for option in dict.fromkeys(option for table in tables for option in table):
+        beside = {pens[other] for table in tables if option in table for other in table if other in pens}
+        free = (pen(index) for index in range(len(beside)) if pen(index) not in beside)
+        pens.setdefault(option, next(free, pen(len(beside))))
+    return pens
 
 
 def escape(text: str) -> str:

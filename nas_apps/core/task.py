@@ -87,13 +87,16 @@ class Task(Protocol):
     weights: ClassVar[type]
     """The dataclass of a phase's optimiser settings: the keys under `search.weights` and `train.weights`."""
 
+    batches: ClassVar[type]
+    """The dataclass of a phase's data settings: the keys under `search.data` and `train.data`."""
+
     goal: ClassVar[tuple[str, Literal["max", "min"]]]
     """The key of `evaluate`'s answer that counts, and which way is better."""
 
     twice_differentiable: ClassVar[bool]
     """Whether the loss has a second derivative (CTC's has not)."""
 
-    def space(self, *, edges: bool) -> Space:
+    def choices(self, *, edges: bool) -> Space:
         """What may be chosen; with `edges`, also which edges a node keeps."""
         ...
 

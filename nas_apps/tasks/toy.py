@@ -78,6 +78,11 @@ class Weights:
     weight_decay: float = 3e-4
 
 
+@dataclass(frozen=True)
+class Batches:
+    """The points are served as they are: nothing to set."""
+
+
 class ToyNet(nn.Module):
     """Points `[B, 2]` to the logits of `classes`."""
 
@@ -144,10 +149,11 @@ class ToyTask:
 
     network: ClassVar[type] = Network
     weights: ClassVar[type] = Weights
+    batches: ClassVar[type] = Batches
     goal: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
     twice_differentiable: ClassVar[bool] = True
 
-    def space(self, *, edges: bool) -> Space:
+    def choices(self, *, edges: bool) -> Space:
         rows = (tuple(OPS),) * len(DAG.edges())
         return {**cell_choices("cell", DAG, rows, edges=edges), "gate": Choice((tuple(GATES),))}
 
@@ -180,7 +186,7 @@ class ToyTask:
         return {"loss": float(outcome.loss), "accuracy": float(outcome.stats["accuracy"])}
 
     def describe(self, genotype: Genotype, phase: Phase) -> dict[str, float]:
-        network = self.build(Fixed(self.space(edges=False), genotype), phase)
+        network = self.build(Fixed(self.choices(edges=False), genotype), phase)
         return {"params": sum(p.numel() for p in network.parameters())}
 
     def export(self, objective: nn.Module, genotype: Genotype, phase: Phase, folder: Path) -> None:

@@ -26,7 +26,8 @@ def test_spaces_have_the_papers_shapes(name: str, shapes: list[tuple[int, int]])
 
 def test_darts_options_stand_in_the_order_of_its_code() -> None:
     assert SPACES["darts"].choices()["reduce.op"].rows[13] == (
-        "none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5"
+        "none", "max_pool_3x3", "avg_pool_3x3", "skip_connect",
+        "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5",
     )  # fmt: skip
 
 
@@ -49,7 +50,7 @@ def test_the_space_of_a_genotype_can_be_found(name: str, edges: bool) -> None:
     genotype = Random()(choices, {}, torch.Generator().manual_seed(1))
     found = space_of(genotype)
     assert found.ops is SPACES[name].ops
-    genotype.validate(found.choices_of(genotype))
+    genotype.validate(found.choices(edges=edges))
 
 
 def test_a_genotype_of_no_space_is_one_clear_error() -> None:

@@ -92,8 +92,8 @@ def _fit(pixels: Tensor, in_chans: int, size: Size) -> Tensor:
 
 def _open(path: Path) -> Mapping[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = "it holds pickled objects" if "allow_pickle" in str(error) else "not a whole .npz file"
         raise UserError(f"{path}: cannot read it: {reason}; allowed: arrays of numbers {_KEYS}") from None

@@ -41,6 +41,9 @@ class Augment:
         if len(self.jitter) not in (0, 3, 4) or min(self.jitter, default=0) < 0:
             raise UserError(f"augment.jitter: {list(self.jitter)}; allowed: 3 or 4 numbers of 0 or more, or none")
 
+        if self.auto and self.jitter:
+            raise UserError(f"augment.jitter: timm leaves it out beside augment.auto ({self.auto!r}); give one of them")
+
     def reads_files(self, images: Images) -> bool:
         """Whether training images are decoded one by one as they are needed."""
         if (self.auto or self.jitter) and images.files is None:

@@ -17,7 +17,7 @@ _STEM_WIDTH = {"cifar": 3, "imagenet": 1, "imagenet_search": 3}
 
 def darts_skeleton(space: ImageSpace, fill: Fill, settings: Network, *, in_chans: int, num_classes: int) -> Skeleton:
     """The modules of a DARTS network; the cells a third and two thirds of the way down halve the resolution."""
-    channels, affine = settings.channels, settings.affine
+    channels, affine = settings.channels, settings.affine is not False
     width = _STEM_WIDTH[settings.stem] * channels
     halving = {settings.cells // 3, 2 * settings.cells // 3}
     before, last, reduction, halved = width, width, 1 if settings.stem == "cifar" else 8, settings.stem != "cifar"

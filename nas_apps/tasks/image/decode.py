@@ -89,7 +89,6 @@ def _train_transform(size: Size, augment: Augment) -> Transform:
             is_training=True,
             hflip=0.5 if augment.flip else 0.0,
             color_jitter=augment.jitter or None,
-            force_color_jitter=bool(augment.jitter),
             auto_augment=augment.auto,
             use_prefetcher=True,
         )
@@ -121,4 +120,3 @@ def _seeded(seed: int) -> Iterator[None]:
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
-        torch.default_generator.set_state(before[2])

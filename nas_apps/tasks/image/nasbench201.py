@@ -26,7 +26,7 @@ def nasbench201_skeleton(space: ImageSpace, fill: Fill, settings: Network, *, in
         if stage:
             cells.append(ResidualBlock(channels, 2 * channels))
             channels *= 2
-        args = OpArgs(channels, affine=settings.affine)
+        args = OpArgs(channels, affine=settings.affine is not False)
         cells += [LastNode(fill.cell("cell", space.dag, space.ops, args)) for _ in range(settings.cells)]
         features.append(Feature(len(cells) - 1, channels, 2**stage))
     return Skeleton(Stem(stem), cells, nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU()), features)
@@ -39,7 +39,7 @@ class LastNode(nn.Module):
         super().__init__()
         self.inner = inner
 
-    def forward(self, _before: Tensor, last: Tensor) -> Tensor:
+    def forward(self, before: Tensor, last: Tensor) -> Tensor:
         nodes: list[Tensor] = self.inner(last)
         return nodes[-1]
 
@@ -55,6 +55,6 @@ class ResidualBlock(nn.Module):
         # Rounds up on odd sizes, as the convolutions do.
         self.shortcut = nn.Sequential(nn.AvgPool2d(2, ceil_mode=True), nn.Conv2d(inputs, outputs, 1, bias=False))
 
-    def forward(self, _before: Tensor, last: Tensor) -> Tensor:
+    def forward(self, before: Tensor, last: Tensor) -> Tensor:
         total: Tensor = self.main(last) + self.shortcut(last)
         return total

@@ -66,7 +66,7 @@ class Plan:
 
     def __init__(self, images: Images, augment: Augment, feed: Feed, runtime: Runtime) -> None:
         self.images, self.feed, self.runtime = images, feed, runtime
-        self.augment = augment.over(images)
+        self.augment, self.from_files = augment.over(images), augment.reads_files(images)
         self.batch_size = min(feed.batch_size, len(images))
         if self.batch_size < runtime.world:
             raise UserError(
@@ -112,10 +112,10 @@ class Plan:
 
     def batch(self, pixels: Tensor, turn: Turn) -> tuple[Tensor, Tensor]:
         """This rank's share of a batch, from the uint8 pixels that it read."""
-        epoch, augment, from_files = self.epoch(turn.epoch), self.augment, self.augment.reads_files(self.images)
+        epoch, augment = self.epoch(turn.epoch), self.augment
         top, left, mirrored, y, x = epoch.noise[:, turn.reads]
         labels = epoch.labels[turn.reads]
-        if not from_files and (augment.crop_padding or augment.flip):
+        if not self.from_files and (augment.crop_padding or augment.flip):
             pixels = crop(pixels, top, left, mirrored > 0, augment.crop_padding or 0)
         images = normalise(pixels, self.images)
         if augment.cutout:

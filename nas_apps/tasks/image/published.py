@@ -61,7 +61,7 @@ def to_arch_string(genotype: Genotype) -> str:
     '|none~0|+|none~0|none~1|+|none~0|none~1|none~2|'
     """
     space = SPACES["nasbench201"]
-    rows = genotype.validate(space.choices_of(genotype)).kept[op_choice("cell")]
+    rows = genotype.validate(space.choices()).kept[op_choice("cell")]
     for index, row in enumerate(rows):
         if len(row) > 1:
             raise UserError(f"genotype: cell.op[{index}] keeps {row}; an architecture string has one operation an edge")

@@ -23,26 +23,23 @@ class Network:
 
     channels: of the nodes of the first cells. cells: in all, or in each of the three stages of NAS-Bench-201. stem:
     "cifar" keeps the resolution; "imagenet" divides it by eight, "imagenet_search" too and is three times as wide
-    (arXiv:1907.05737). affine: whether the norms of cells have weights; not in a super-net. auxiliary: the weight of
-    the auxiliary head's loss, 0 for no head. drop_path: the rate that whoever makes the fill gives to `DropPath`.
-    dropout: before the classifier.
+    (arXiv:1907.05737). affine: whether the norms of cells have weights; when not given, in a final training and not
+    in a search. auxiliary: the weight of the auxiliary head's loss, 0 for no head. dropout: before the classifier.
     """
 
     channels: int = 16
     cells: int = 8
     stem: Literal["cifar", "imagenet", "imagenet_search"] = "cifar"
-    affine: bool = True
+    affine: bool | None = None
     auxiliary: float = 0.0
-    drop_path: float = 0.0
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for name, number, least in (("channels", self.channels, 2), ("cells", self.cells, 1)):
             if number < least:
                 raise ValueError(f"{name}: at least {least}, got {number}")
-        for name, rate in (("drop_path", self.drop_path), ("dropout", self.dropout)):
-            if not 0 <= rate < 1:
-                raise ValueError(f"{name}: in [0, 1), got {rate}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout: in [0, 1), got {self.dropout}")
         if self.auxiliary < 0:
             raise ValueError(f"auxiliary: not negative, got {self.auxiliary}")
 
@@ -128,7 +125,7 @@ class ImageNetwork(nn.Module):
         x = functional.dropout(x, self.drop_rate, self.training)
         return x if pre_logits else self.classifier(x)
 
-    def forward_intermediates(  # noqa: PLR0913, the arguments are timm's
+    def forward_intermediates(
         self, x: Tensor, indices: int | Sequence[int] | None = None, *, norm: bool = False, stop_early: bool = False,
         output_fmt: str = "NCHW", intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
@@ -173,7 +170,7 @@ class ImageNetwork(nn.Module):
         device = next(self.stem.parameters()).device
         self.classifier = nn.Linear(self.num_features, num_classes, device=device) if num_classes else nn.Identity()
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, str]:  # noqa: ARG002, the argument is timm's
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """What timm sorts parameters into layers by."""
         return {"stem": r"^stem", "blocks": r"^cells\.(\d+)"}
 

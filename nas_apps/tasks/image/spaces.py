@@ -35,10 +35,6 @@ class ImageSpace:
             table |= cell_choices(name, self.dag, rows, edges=edges)
         return table
 
-    def choices_of(self, genotype: Genotype) -> Space:
-        """What may be chosen in the search that a genotype of this space comes from: it may have decided edges too."""
-        return self.choices(edges=any(".edge." in name for name in genotype.kept))
-
 
 def space_of(genotype: Genotype, where: str = "genotype") -> ImageSpace:
     """The first space that a genotype is a point of; a UserError that names what does not fit when there is none.
@@ -48,12 +44,12 @@ def space_of(genotype: Genotype, where: str = "genotype") -> ImageSpace:
     """
     for space in SPACES.values():
         try:
-            genotype.validate(space.choices_of(genotype))
+            genotype.validate(space.choices())
         except UserError:
             continue
         return space
     closest = SPACES["nasbench201" if op_choice("cell") in genotype.kept else "darts"]
-    genotype.validate(closest.choices_of(genotype), where)
+    genotype.validate(closest.choices(), where)
     raise AssertionError("a genotype that no space accepts was accepted")
 
 

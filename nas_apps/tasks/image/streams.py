@@ -26,7 +26,7 @@ def stream(images: Images, augment: Augment, feed: Feed, runtime: Runtime) -> Me
     The last, partial batch of an epoch is left out; a set smaller than a batch is served whole.
     """
     plan = Plan(images, augment, feed, runtime)
-    return FileStream(plan) if plan.augment.reads_files(images) else MemoryStream(plan)
+    return FileStream(plan) if plan.from_files else MemoryStream(plan)
 
 
 @final
@@ -85,7 +85,7 @@ class FileStream:
     def __next__(self) -> Labelled:
         if self._ahead is None:
             pinned = self._plan.runtime.device.type == "cuda"
-            self._ahead = decoded(self._decoder, self._keys(self._cycle), self._plan.feed.workers, pinned=pinned)
+            self._ahead = decoded(self._decoder, _keys(self._plan, self._cycle), self._plan.feed.workers, pinned=pinned)
         pixels = next(self._ahead)
         if isinstance(pixels, UserError):
             self._ahead = None
@@ -103,15 +103,17 @@ class FileStream:
         """Take up where a stream stood, in the middle of an epoch too; workers start afresh from there."""
         self._ahead, self._cycle = None, self._plan.cycle(state)
 
-    def _keys(self, cycle: int) -> Iterator[Keys]:
-        plan, epoch, order = self._plan, -1, np.empty(0, dtype=np.int64)
-        while True:
-            turn = plan.turn(cycle)
-            if turn.epoch != epoch:
-                epoch, order = turn.epoch, plan.order(turn.epoch)
-            seeds = [plan.file_seed(epoch, place) for place in range(turn.reads.start, turn.reads.stop)]
-            yield np.stack([order[turn.reads], np.array(seeds)], 1)
-            cycle += 1
+
+def _keys(plan: Plan, cycle: int) -> Iterator[Keys]:
+    # Not a method: the loader keeps it, and would keep the stream that keeps the loader, and so its workers.
+    epoch, order = -1, np.empty(0, dtype=np.int64)
+    while True:
+        turn = plan.turn(cycle)
+        if turn.epoch != epoch:
+            epoch, order = turn.epoch, plan.order(turn.epoch)
+        seeds = [plan.file_seed(epoch, place) for place in range(turn.reads.start, turn.reads.stop)]
+        yield np.stack([order[turn.reads], np.array(seeds)], 1)
+        cycle += 1
 
 
 def evaluation_batches(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
@@ -38,9 +39,7 @@ _IMAGENET: Mapping[str, Any] = {
 }
 _DATA = {"cifar": _CIFAR, "imagenet": _IMAGENET, "imagenet_search": _IMAGENET}
 _SIZES = {("darts", "cifar"): (36, 20), ("darts", "imagenet"): (48, 14), ("nasbench201", "cifar"): (16, 5)}
-_SETTINGS = {"drop_rate": "dropout", "drop_path_rate": "drop_path"} | {
-    name: name for name in ("channels", "cells", "stem", "auxiliary")
-}
+_SETTINGS = {"channels": "channels", "cells": "cells", "stem": "stem", "auxiliary": "auxiliary", "drop_rate": "dropout"}
 
 default_cfgs = generate_default_cfgs({"nas_cell": {"first_conv": "stem.first.0", "classifier": "classifier", **_CIFAR}})
 
@@ -57,13 +56,13 @@ def nas_cell(pretrained: bool = False, *, genotype: Genotype | str | Path | None
         settings: `channels`, `cells`, `stem` and `auxiliary` of `Network`, with the sizes of the papers when not given,
             and timm's `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`, `out_indices`.
     """
-    found = _genotype(genotype)
+    found, where = _genotype(genotype), "genotype" if isinstance(genotype, Genotype) else str(genotype)
     if space is not None and space not in SPACES:
         raise unknown("space", space, SPACES)
     stem = settings.setdefault("stem", "cifar")
     if stem not in _DATA:
         raise unknown("stem", stem, _DATA)
-    overlay = {**_DATA[stem], **(settings.pop("pretrained_cfg_overlay", None) or {})}
+    overlay = {**_data(stem, settings.get("in_chans", 3)), **(settings.pop("pretrained_cfg_overlay", None) or {})}
     if pretrained and not overlay.keys() & {"file", "url", "state_dict", "hf_hub_id"}:
         raise UserError("pretrained: nas_cell has no weights to download; give checkpoint_path=<file of weights>")
     network: nn.Module = build_model_with_cfg(
@@ -73,26 +72,33 @@ def nas_cell(pretrained: bool = False, *, genotype: Genotype | str | Path | None
         pretrained_cfg_overlay=overlay,
         feature_cfg={"feature_cls": _maps, "out_indices": None},
         found=found,
-        space=space_of(found) if space is None else SPACES[space],
+        space=space_of(found, where) if space is None else SPACES[space],
         **settings,
     )
     return network
 
 
 def _build(*, found: Genotype, space: ImageSpace, num_classes: int, in_chans: int, **given: Any) -> ImageNetwork:
-    global_pool = given.pop("global_pool", "avg")
+    global_pool, drop_path = given.pop("global_pool", "avg"), given.pop("drop_path_rate", 0.0)
     for name in given:
         if name not in _SETTINGS:
-            raise unknown("nas_cell", name, [*_SETTINGS, "global_pool", "in_chans", "num_classes"])
+            raise unknown("nas_cell", name, [*_SETTINGS, "drop_path_rate", "global_pool", "in_chans", "num_classes"])
     channels, cells = _SIZES.get((space.skeleton, given["stem"]), (Network.channels, Network.cells))
     fields = {"channels": channels, "cells": cells} | {_SETTINGS[name]: setting for name, setting in given.items()}
-    settings = Network(**fields)
-    wiring = DropPath(settings.drop_path) if settings.drop_path else None
-    fill = Fixed(space.choices_of(found), found, wiring)
-    network = build_network(space, fill, settings, in_chans=in_chans, num_classes=num_classes)
+    fill = Fixed(space.choices(), found, DropPath(drop_path) if drop_path else None)
+    network = build_network(space, fill, Network(**fields), in_chans=in_chans, num_classes=num_classes)
     if global_pool != "avg":
         network.reset_classifier(num_classes, global_pool)
     return network
+
+
+def _data(stem: str, in_chans: int) -> dict[str, Any]:
+    """What the images of a network look like; the means of colours where there are not three of them."""
+    data = dict(_DATA[stem])
+    if in_chans != 3:
+        data |= {name: (fmean(data[name]),) * in_chans for name in ("mean", "std")}
+        data["input_size"] = (in_chans, *data["input_size"][1:])
+    return data
 
 
 def _maps(network: ImageNetwork, *, out_indices: int | Sequence[int] | None) -> nn.Module:
