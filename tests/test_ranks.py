@@ -11,41 +11,60 @@ from pathlib import Path
 import pytest
 import torch
 
+import nas_apps
 from nas_apps.core import checkpoint
+from nas_apps.core.errors import UserError
+from nas_apps.core.runtime import Runtime
 from nas_apps.core.variants import VARIANTS
 
+SMALL = ("search.epochs=3", "search.batch_size=16", "search.logits.lr=0.05", "train.epochs=2", "train.batch_size=16")
 SEARCHING = [name for name, variant in VARIANTS.items() if variant.schedule.searches]
 
-# Float64, and the same first steps: what is left is the order of summation.
-RANK = """
+# Float64, so that what is left is the order of summation.
+RANKS = """
 import sys, torch
 torch.set_num_threads(1)
 torch.set_default_dtype(torch.float64)
-import nas_apps
-from nas_apps.core.genotype import Genotype
-folder, *overrides = sys.argv[1:]
-recipe = nas_apps.recipe("task=toy", "task.points=96", "search.batch_size=16", "train.batch_size=16", "device=cpu", *overrides)
-if "search" in folder:
-    nas_apps.search(recipe, folder)
-else:
-    nas_apps.train(recipe, Genotype.load(f"{folder}.json"), folder)
+torch.distributed.init_process_group("gloo")
+sys.path.insert(0, {tests!r})
+from test_ranks import everything
+everything({folder!r})
 """
 
 
-def launch(ranks: int, folder: Path, *overrides: str) -> dict:
+def everything(folder: str) -> None:
+    """A search by every method, and a final training of each cell, in this process."""
+    for variant in SEARCHING:
+        made = nas_apps.recipe("task=toy", "task.points=96", "device=cpu", f"variant={variant}", *SMALL)
+        genotype = nas_apps.search(made, f"{folder}/{variant}/search")
+        nas_apps.train(made, genotype, f"{folder}/{variant}/train")
+    lost = nas_apps.Genotype({"cell.op": ((), (), (), (), ("linear",)), "gate": (("identity",),)})
+    nas_apps.train(nas_apps.recipe("task=toy", "device=cpu", *SMALL), lost, f"{folder}/ignoring/train")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The same runs by one process and by two."""
+    root = tmp_path_factory.mktemp("ranks")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    env = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen([sys.executable, "-c", RANK, str(folder), *overrides], env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                         stderr=subprocess.PIPE, text=True)
-        for rank in range(ranks)
-    ]  # fmt: skip
-    for process in processes:
-        _, error = process.communicate(timeout=300)
-        assert process.returncode == 0, error
-    return checkpoint.read(folder / "checkpoint.pt")["learner"]
+    code = RANKS.format(tests=str(Path(__file__).parent), folder=str(root / "two"))
+    env = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code]
+    ranks = [
+        subprocess.Popen(command, env={**env, "RANK": str(r), "LOCAL_RANK": str(r)}, stderr=subprocess.PIPE, text=True)
+        for r in range(2)
+    ]
+    torch.set_default_dtype(torch.float64)
+    try:
+        everything(str(root / "one"))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for rank in ranks:
+        _, error = rank.communicate(timeout=100)
+        assert rank.returncode == 0, error
+    return root / "one", root / "two"
 
 
 def close(a: object, b: object) -> None:
@@ -58,33 +77,27 @@ def close(a: object, b: object) -> None:
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("stage", ["search", "train"])
 @pytest.mark.parametrize("variant", SEARCHING)
-def test_a_search_on_two_ranks_is_that_on_one(variant: str, tmp_path: Path) -> None:
-    settings = (f"variant={variant}", "search.epochs=3", "search.logits.lr=0.05", "search.log_steps=1")
-    one, two = (launch(ranks, tmp_path / f"search{ranks}", *settings) for ranks in (1, 2))
+def test_two_ranks_on_half_batches_are_one_on_the_whole(variant: str, stage: str, folders: tuple[Path, Path]) -> None:
+    one, two = (checkpoint.read(folder / variant / stage / "checkpoint.pt")["learner"] for folder in folders)
     close(one, two)
-    assert (tmp_path / "search1" / "genotype.json").read_text() == (tmp_path / "search2" / "genotype.json").read_text()
+    first, second = (folder / variant / stage / "genotype.json" for folder in folders)
+    assert first.read_text() == second.read_text()
 
 
-def test_a_final_training_on_two_ranks_is_that_on_one(tmp_path: Path) -> None:
-    launch(1, tmp_path / "search1", "search.epochs=1")
-    for ranks in (1, 2):
-        (tmp_path / f"train{ranks}.json").write_text((tmp_path / "search1" / "genotype.json").read_text())
-    one, two = (launch(ranks, tmp_path / f"train{ranks}", "train.epochs=3") for ranks in (1, 2))
+def test_a_cell_that_leaves_parameters_without_a_gradient_trains_on_two_ranks(folders: tuple[Path, Path]) -> None:
+    one, two = (checkpoint.read(folder / "ignoring" / "train" / "checkpoint.pt")["learner"] for folder in folders)
     close(one["objective"], two["objective"])
 
 
-def test_shares_make_the_whole_also_when_they_are_unequal() -> None:
-    from nas_apps.core.runtime import Runtime
+def test_a_run_of_two_ranks_is_not_taken_up_by_one(folders: tuple[Path, Path]) -> None:
+    made = nas_apps.recipe("task=toy", "task.points=96", "device=cpu", *SMALL)
+    with pytest.raises(UserError, match="written by 2 processes; this run has 1"):
+        nas_apps.search(made, folders[1] / "darts" / "search", resume=True)
 
+
+def test_shares_make_the_whole_also_when_they_are_unequal() -> None:
     for number in (1, 5, 16):
         shares = [Runtime(torch.device("cpu"), rank, 3).share(number) for rank in range(3)]
         assert [i for share in shares for i in range(number)[share]] == list(range(number))
-
-
-def test_a_run_of_two_ranks_is_not_taken_up_by_one(tmp_path: Path) -> None:
-    launch(2, tmp_path / "search", "search.epochs=1")
-    code = RANK.replace("nas_apps.search(recipe, folder)", "nas_apps.search(recipe, folder, resume=True)")
-    process = subprocess.run([sys.executable, "-c", code, str(tmp_path / "search"), "search.epochs=1"],
-                             capture_output=True, text=True, check=False)  # fmt: skip
-    assert "written by 2 processes; this run has 1" in process.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +15,8 @@ from nas_apps.core import files
 from nas_apps.core.config import Recipe, build
 from nas_apps.core.errors import UserError
 from nas_apps.core.runtime import Runtime
-from nas_apps.core.space import Choice, Dag, Space
+from nas_apps.core.space import Space
+from nas_apps.core.space_json import space_to_json
 
 
 def relevant(recipe: Recipe, stage: str) -> dict[str, Any]:
@@ -70,30 +70,6 @@ def _difference(there: Any, here: Any, path: str = "") -> str | None:
                 return found
         return None
     return None if there == here else f"{path} is {there!r} there and {here!r} here"
-
-
-def space_to_json(space: Space) -> str:
-    """A space as text, for tools that draw it."""
-    table = {
-        name: {"rows": choice.rows, "kind": choice.kind, "dag": _dag(choice.dag)} for name, choice in space.items()
-    }
-    return json.dumps(table, indent=1) + "\n"
-
-
-def read_space(path: Path) -> Space:
-    """The space in a file that `space_to_json` wrote."""
-    try:
-        table = json.loads(files.read_text(path, "a space"))
-        return {
-            name: Choice(tuple(map(tuple, c["rows"])), c["kind"], Dag(*c["dag"]) if c["dag"] else None)
-            for name, c in table.items()
-        }
-    except (json.JSONDecodeError, KeyError, TypeError):
-        raise UserError(f"{path}: not a space") from None
-
-
-def _dag(dag: Dag | None) -> list[int | None] | None:
-    return None if dag is None else [dag.inputs, dag.nodes, dag.keep]
 
 
 def versions() -> dict[str, str]:

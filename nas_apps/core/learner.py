@@ -38,7 +38,7 @@ class Learner:
             self.logits or [torch.zeros(0)], lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
         )
         self._wrapped = phase.name == "train" and runtime.world > 1
-        self._forward = DistributedDataParallel(objective) if self._wrapped else objective
+        self._forward = DistributedDataParallel(objective, static_graph=True) if self._wrapped else objective
         self.progress = Progress(0, 1)
 
     def begin(self, progress: Progress) -> None:

@@ -88,15 +88,19 @@ def find_device(name: str) -> torch.device:
 
 @contextmanager
 def start(device: str = "auto", precision: str = "auto") -> Iterator[Runtime]:
-    """The runtime of this process: one of torchrun's ranks when it started us, alone otherwise."""
+    """The runtime of this process: one of torchrun's ranks when it started us, alone otherwise.
+
+    A process group that the caller made is used as it is, and left.
+    """
     found, world = find_device(device), int(os.environ.get("WORLD_SIZE", "1"))
     if found.type == "cuda":
         found = torch.device("cuda", found.index or int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(found)
     torch.backends.cudnn.deterministic = True
     bf16 = precision == "bf16" or (precision == "auto" and found.type == "cuda" and torch.cuda.is_bf16_supported())
-    if world == 1:
-        yield Runtime(found, bf16=bf16)
+    if world == 1 or dist.is_initialized():
+        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        yield Runtime(found, rank, world, bf16)
         return
     dist.init_process_group("nccl" if found.type == "cuda" else "gloo")
     try:

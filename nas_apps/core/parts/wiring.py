@@ -51,6 +51,10 @@ class MixedOp(nn.Module):
         self.ops = nn.ModuleDict(candidates)
         self._names, self._treat = tuple(candidates), treat
 
+    def is_none(self, row: Row) -> bool:
+        """Whether nothing is chosen here."""
+        return all(self._names[k] == NONE for k in row.active)
+
     def forward(self, x: Tensor, row: Row, *context: Tensor) -> Tensor:
         total: Tensor | None = None
         for k in row.active:
@@ -63,7 +67,10 @@ class MixedOp(nn.Module):
             if row.weights is not None:
                 y = row.weights[k] * y
             total = y if total is None else total + y
-        return self.ops[NONE](x, *context) if total is None else total
+        if total is not None:
+            return total
+        zeros: Tensor = self.ops[NONE](x, *context)
+        return zeros
 
 
 @dataclass(frozen=True)
@@ -94,17 +101,21 @@ class Partial:
     def edge(self, options: tuple[str, ...], ops: OpTable, args: OpArgs) -> nn.Module:
         if self.k < 1 or args.channels % self.k:
             raise UserError(f"variant.wiring.k: {self.k} does not divide the {args.channels} channels of a cell")
-        inner = Full().edge(options, ops, replace(args, channels=args.channels // self.k))
+        narrow = replace(args, channels=args.channels // self.k)
+        inner = MixedOp({name: ops[name](narrow) for name in options})
         return inner if self.k == 1 else _PartialEdge(inner, self.k, args)
 
 
 class _PartialEdge(nn.Module):
-    def __init__(self, mixed: nn.Module, k: int, args: OpArgs) -> None:
+    def __init__(self, mixed: MixedOp, k: int, args: OpArgs) -> None:
         super().__init__()
         self.mixed, self.k, self.args = mixed, k, args
 
     def forward(self, x: Tensor, row: Row, *context: Tensor) -> Tensor:
         axis, width = self.args.axis, self.args.channels // self.k
+        if self.mixed.is_none(row):  # an edge that is not there passes nothing by
+            zeros: Tensor = self.mixed(x, row, *context)
+            return zeros
         part, rest = x.narrow(axis, 0, width), x.narrow(axis, width, self.args.channels - width)
         if self.args.stride > 1:  # max pooling whatever the candidates are; ceil, as they do, on odd sizes
             rest = functional.max_pool2d(rest, self.args.stride, ceil_mode=True)

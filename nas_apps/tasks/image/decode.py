@@ -120,3 +120,4 @@ def _seeded(seed: int) -> Iterator[None]:
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
+        torch.default_generator.set_state(before[2])

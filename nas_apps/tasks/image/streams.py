@@ -14,7 +14,8 @@ from nas_apps.core.runtime import Runtime
 from nas_apps.tasks.image.augment import Augment, normalise
 from nas_apps.tasks.image.decode import Decoded, Decoder, Keys, decoded
 from nas_apps.tasks.image.images import Images
-from nas_apps.tasks.image.plan import Feed, Plan
+from nas_apps.tasks.image.plan import Feed as Feed
+from nas_apps.tasks.image.plan import Plan
 
 Labelled = tuple[Tensor, Tensor]
 """Float images [B, C, H, W] and their labels [B], or [B, classes] after mixup, on the device."""
