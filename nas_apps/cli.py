@@ -40,24 +40,26 @@ def search(sources: Sources, run: Run, resume: Resume = False) -> None:
 @app.command()
 def derive(run: Folder, out: Annotated[Path, typer.Option(help="Where to write the genotype; its drawing goes beside it.")]) -> None:
     """Write the architecture of a search as it stands, and draw it."""
-    from nas_apps.core import files, folder, picture, runs
+    from nas_apps.core import files, folder, picture, runs, summary
 
     genotype = runs.derive(run)
     if out.exists() and folder.Genotype.load(out) != genotype:
         raise UserError(f"{out}: holds another genotype; allowed: another --out")
     genotype.save(out)
-    files.write_text(out.with_suffix(".svg"), picture.cell_svg(folder.read_recipe(run).task.choices(edges=False), genotype))
+    space = folder.read_recipe(run).task.choices(edges=False)
+    files.write_text(out.with_suffix(".svg"), picture.cell_svg(space, genotype))
+    _say(summary.cell_text(space, genotype))
     _say(str(out))
 
 
 @app.command()
-def train(sources: Sources, run: Run, genotype: Annotated[Path, typer.Option(help="The genotype to stack.")],
-          resume: Resume = False) -> None:
+def train(sources: Sources, run: Run, resume: Resume = False,
+          genotype: Annotated[str, typer.Option(help="A genotype's file, or the name of a published one.")] = ...) -> None:
     """Stack the cells of a genotype, and train the network from scratch."""
     from nas_apps.core import runs
-    from nas_apps.core.genotype import Genotype
 
-    runs.train(_recipe(sources), Genotype.load(genotype), run, resume=resume, command=_command())
+    recipe = _recipe(sources)
+    runs.train(recipe, runs.find_genotype(genotype, recipe), run, resume=resume, command=_command())
     _say(str(run / "summary.json"))
 
 
@@ -78,14 +80,14 @@ def report(run: Folder) -> None:
 
     path = summary.combine(run)
     files.write_text(run / "report.html", page.report_page(run))
-    _say(summary.table(run))
+    _say(summary.overview(run))
     _say(f"report: {run / 'report.html'}")
     _say(str(path))
 
 
 @app.command()
 def show(sources: Sources) -> None:
-    """Print the resolved recipe and its space; nothing is run."""
+    """Print the resolved recipe, its space and its data; nothing is run."""
     from omegaconf import OmegaConf
 
     recipe = _recipe(sources)
@@ -93,6 +95,7 @@ def show(sources: Sources) -> None:
     for name, choice in recipe.task.choices(edges=recipe.variant.edges is not None).items():
         rows, options = choice.shape
         _say(f"# {name}: {rows} decisions of {options} options: {', '.join(dict.fromkeys(o for row in choice.rows for o in row))}")
+    _say(f"# data: {recipe.task.data_facts()}")
 
 
 @app.command()

@@ -118,6 +118,25 @@ def evaluate(folder: str | Path) -> dict[str, float]:
         return _evaluate(recipe, learner, recipe.train, {"": learner.arch.expected()})
 
 
+def look_up(folder: str | Path, table: str | Path) -> dict[str, float]:
+    """What a table of known results says of a run folder's genotype; kept in its summary too."""
+    folder = Path(folder)
+    recipe, genotype = read_recipe(folder), Genotype.load(folder / "genotype.json")
+    figures = recipe.task.look_up(genotype, Path(table))
+    path = folder / "summary.json"
+    if path.exists():
+        summary = json.loads(files.read_text(path, "a summary"))
+        summary["metrics"] |= {f"table/{name}": value for name, value in figures.items()}
+        files.write_text(path, json.dumps(summary, indent=1) + "\n")
+    return figures
+
+
+def find_genotype(name: str, recipe: Recipe) -> Genotype:
+    """The genotype in a file, or the published one of this name, checked against the recipe's space."""
+    genotype = Genotype.load(Path(name)) if Path(name).exists() else recipe.task.find(name)
+    return genotype.validate(recipe.task.choices(edges=False), name)
+
+
 def _search_learner(recipe: Recipe, runtime: Runtime) -> tuple[Learner, Streams]:
     variant, phase = recipe.variant, recipe.search
     space = recipe.task.choices(edges=variant.edges is not None)

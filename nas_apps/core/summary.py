@@ -8,6 +8,9 @@ from typing import Any
 
 from nas_apps.core import files
 from nas_apps.core.errors import UserError
+from nas_apps.core.genotype import Genotype
+from nas_apps.core.space import Space, decided
+from nas_apps.core.space_json import read_space
 
 
 def stages(folder: Path) -> dict[str, dict[str, Any]]:
@@ -37,6 +40,14 @@ def combine(folder: Path) -> Path:
     return folder / "summary.json"
 
 
+def overview(folder: Path) -> str:
+    """What a run found and what that is worth, as text: the cell, and the trained networks side by side."""
+    head = next((part for name, part in stages(folder).items() if name in ("train", "search", folder.name)), None)
+    where = next((p for p in (folder / "train", folder / "search", folder) if (p / "space.json").exists()), None)
+    cell = "" if head is None or where is None else cell_text(read_space(where / "space.json"), _genotype(head)) + "\n\n"
+    return cell + table(folder)
+
+
 def table(folder: Path) -> str:
     """The trained networks of a run side by side, as text."""
     trained = {name: part for name, part in stages(folder).items() if part["stage"] == "train"}
@@ -49,6 +60,26 @@ def table(folder: Path) -> str:
     lines = ("  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
              for row in rows)
     return "\n".join(lines)
+
+
+def cell_text(space: Space, genotype: Genotype) -> str:
+    """A genotype in words, a line a choice: `option@source` for the edges of a cell, nodes set apart by bars."""
+    lines = []
+    for name, choice in decided(space).items():
+        rows = genotype.kept[name]
+        if choice.dag is None:
+            lines.append(f"{name}: {' '.join('+'.join(row) for row in rows)}")
+            continue
+        nodes = []
+        for target in choice.dag.targets():
+            into = zip(choice.dag.into(target), range(target), strict=True)
+            nodes.append(" ".join(f"{option}@{source}" for index, source in into for option in rows[index]))
+        lines.append(f"{name.removesuffix('.op')}: {' | '.join(nodes)}")
+    return "\n".join(lines)
+
+
+def _genotype(summary: dict[str, Any]) -> Genotype:
+    return Genotype({name: tuple(tuple(row) for row in rows) for name, rows in summary["genotype"].items()})
 
 
 def _number(value: float | None) -> str:

@@ -126,6 +126,18 @@ class Task(Protocol):
         """Costs of the network that `phase` builds from a genotype: `params`, `macs` and others by name."""
         ...
 
+    def data_facts(self) -> str:
+        """The data in one line: what they are called, how many there are, of what size."""
+        ...
+
+    def find(self, name: str) -> Genotype:
+        """The published genotype of this name; UserError, with those there are, for another."""
+        ...
+
+    def look_up(self, genotype: Genotype, table: Path) -> dict[str, float]:
+        """What a table of known results says of a genotype; UserError where the domain has no such tables."""
+        ...
+
     def export(self, objective: nn.Module, genotype: Genotype, phase: Phase, folder: Path) -> None:
         """Write the trained network into `folder`, in the form its domain loads (weights as safetensors)."""
         ...

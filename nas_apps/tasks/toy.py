@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas_apps.core.cell import Fill, Fixed
+from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
 from nas_apps.core.op import OpArgs, OpTable
 from nas_apps.core.order import Order
@@ -188,6 +189,15 @@ class ToyTask:
     def describe(self, genotype: Genotype, phase: Phase) -> dict[str, float]:
         network = self.build(Fixed(self.choices(edges=False), genotype), phase)
         return {"params": sum(p.numel() for p in network.parameters())}
+
+    def data_facts(self) -> str:
+        return f"{self.points} points of a plane on {self.classes} arms of a spiral"
+
+    def find(self, name: str) -> Genotype:
+        raise UserError(f"genotype: no file {name!r}; task toy has no published ones")
+
+    def look_up(self, genotype: Genotype, table: Path) -> dict[str, float]:
+        raise UserError(f"{table}: task toy has no tables of known results")
 
     def export(self, objective: nn.Module, genotype: Genotype, phase: Phase, folder: Path) -> None:
         save_file(objective.state_dict(), folder / "model.safetensors")

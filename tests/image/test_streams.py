@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -377,6 +378,19 @@ def test_workers_end_with_their_stream_and_with_a_resumption(on_disk: Images) ->
     assert len(multiprocessing.active_children()) == 2
     del source
     assert workers_end()
+
+
+def test_workers_end_at_once_when_a_caught_error_held_their_stream(on_disk: Images) -> None:
+    source: Any = stream(on_disk, Augment(), Feed(8, workers=2), ALONE)
+    batches: Any = evaluation_batches(on_disk, 4, ALONE, 2)
+    next(source), next(batches)
+    cycle = [source, batches]
+    cycle.append(cycle)
+    del source, batches, cycle
+    start = time.perf_counter()
+    gc.collect()
+    assert workers_end()
+    assert time.perf_counter() - start < 4
 
 
 def test_workers_of_an_evaluation_that_is_left_early_end(on_disk: Images) -> None:

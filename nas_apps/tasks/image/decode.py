@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import final
 
 import numpy as np
 import torch
@@ -58,10 +60,12 @@ class Decoder(Dataset[Tensor]):
         return pixels if self._in_chans == 3 else pixels.float().mean(0, keepdim=True).round_().byte()
 
 
-def decoded(decoder: Decoder, keys: Iterable[Keys], workers: int | None, *, pinned: bool) -> Iterator[Decoded]:
-    """The batches of `keys`. Worker processes end when the iterator is dropped."""
-    return iter(
-        DataLoader(
+@final
+class Ahead:
+    """The batches of `keys`, decoded ahead by worker processes, which end when this is dropped."""
+
+    def __init__(self, decoder: Decoder, keys: Iterable[Keys], workers: int | None, *, pinned: bool) -> None:
+        loader = DataLoader(
             decoder,
             batch_sampler=keys,  # type: ignore[arg-type]  # torch hands the keys on as they are
             num_workers=_processors() if workers is None else workers,
@@ -69,7 +73,16 @@ def decoded(decoder: Decoder, keys: Iterable[Keys], workers: int | None, *, pinn
             pin_memory=pinned,
             generator=torch.Generator(),  # or it would draw from the global one
         )
-    )
+        # The finaliser keeps the loader's iterator out of reference cycles, such as a caught error makes: collected as
+        # part of one, its queues would go first, and it would wait five seconds for each of its workers.
+        self._batches: list[Iterator[Decoded]] = [iter(loader)]
+        weakref.finalize(self, self._batches.clear)
+
+    def __iter__(self) -> Iterator[Decoded]:
+        return self
+
+    def __next__(self) -> Decoded:
+        return next(self._batches[0])
 
 
 def _as_it_is(batch: Decoded) -> Decoded:

@@ -12,7 +12,7 @@ from torch import Tensor
 from nas_apps.core.errors import UserError
 from nas_apps.core.runtime import Runtime
 from nas_apps.tasks.image.augment import Augment, normalise
-from nas_apps.tasks.image.decode import Decoded, Decoder, Keys, decoded
+from nas_apps.tasks.image.decode import Ahead, Decoder, Keys
 from nas_apps.tasks.image.images import Images
 from nas_apps.tasks.image.plan import Feed as Feed
 from nas_apps.tasks.image.plan import Plan
@@ -71,7 +71,7 @@ class FileStream:
     def __init__(self, plan: Plan) -> None:
         self._plan, self._cycle = plan, 0
         self._decoder = Decoder(plan.images, plan.augment)
-        self._ahead: Iterator[Decoded] | None = None
+        self._ahead: Ahead | None = None
 
     @property
     def cycle(self) -> int:
@@ -86,7 +86,7 @@ class FileStream:
     def __next__(self) -> Labelled:
         if self._ahead is None:
             pinned = self._plan.runtime.device.type == "cuda"
-            self._ahead = decoded(self._decoder, _keys(self._plan, self._cycle), self._plan.feed.workers, pinned=pinned)
+            self._ahead = Ahead(self._decoder, _keys(self._plan, self._cycle), self._plan.feed.workers, pinned=pinned)
         pixels = next(self._ahead)
         if isinstance(pixels, UserError):
             self._ahead = None
@@ -147,7 +147,7 @@ def _read(images: Images, shares: list[slice], runtime: Runtime, workers: int | 
         return
     places = torch.arange(len(images)).numpy()
     keys = (np.stack([places[share], places[share]], 1) for share in shares)
-    for pixels in decoded(Decoder(images, None), keys, workers, pinned=runtime.device.type == "cuda"):
+    for pixels in Ahead(Decoder(images, None), keys, workers, pinned=runtime.device.type == "cuda"):
         if isinstance(pixels, UserError):
             raise pixels
         yield pixels.to(runtime.device, non_blocking=True)

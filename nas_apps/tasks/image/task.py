@@ -32,8 +32,10 @@ from nas_apps.tasks.image.data import Sets, load
 from nas_apps.tasks.image.images import Images, split
 from nas_apps.tasks.image.network import Network, build_network
 from nas_apps.tasks.image.objective import Classification, hits
+from nas_apps.tasks.image.published import PUBLISHED, from_arch_string, to_arch_string
 from nas_apps.tasks.image.spaces import SPACES
 from nas_apps.tasks.image.streams import Feed, evaluation_batches, stream
+from nas_apps.tasks.image.table import Table, best
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,29 @@ class ImageTask:
         network = self._network(genotype, replace(phase, name="train"))
         cost = measure(network, torch.zeros(1, images.in_chans, *images.size))
         return {"params": cost.params, "macs": cost.macs, "literature_macs": cost.literature_macs}
+
+    def data_facts(self) -> str:
+        train, test = self._sets()
+        (height, width), channels = train.size, train.in_chans
+        return (
+            f"{self.data}: {len(train):,} training and {len(test):,} test images of {height} x {width}, "
+            f"{channels} channel{'s'[: channels > 1]}, {train.num_classes} classes"
+        )
+
+    def find(self, name: str) -> Genotype:
+        if name.startswith("|"):
+            return from_arch_string(name)
+        if name not in PUBLISHED:
+            raise UserError(f"genotype: no file {name!r}, and none published of this name: {', '.join(PUBLISHED)}")
+        return PUBLISHED[name]
+
+    def look_up(self, genotype: Genotype, table: Path) -> dict[str, float]:
+        """Percent, parameters and flops as the table has them; and how far below its best cell each accuracy is."""
+        if self.space != "nasbench201":
+            raise UserError(f"{table}: a table of NAS-Bench-201's cells, and this run's space is {self.space!r}")
+        known = Table.load(table)
+        figures = known.look_up(to_arch_string(genotype))
+        return figures | {f"{name}/below_best": top - figures[name] for name, top in best(known).items() if name in figures}
 
     def export(self, objective: nn.Module, genotype: Genotype, phase: Phase, folder: Path) -> None:
         """Write model.safetensors, and model.json with the arguments of `timm.create_model` that rebuild the network."""

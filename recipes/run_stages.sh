@@ -1,0 +1,102 @@
+# The stages of every recipe, sourced with these set: recipe (its file), task, dataset, variant, extras.
+#
+#   --stage N, --stop-stage N   start and end with stage N: 0 data, 1 search, 2 derive, 3 retrain, 4 evaluate, 5 transfer
+#   --variant NAME              the method (nas-apps show lists them on a wrong name)
+#   --data PATH                 the corpus; an embedded one without it
+#   --genotype FILE|NAME        skip the search and use this cell
+#   --table FILE                a table of accuracies to look the found cell up in
+#   --transfer-data PATH        a larger corpus to train the found cell on (stage 5)
+#   --seed N, --device NAME, --nproc N (processes, by torchrun), --run FOLDER
+#   --no-baseline               no random cell beside the found one
+#   --smoke                     the smallest sizes: every stage in minutes on two cores
+#   key=value ...               over the recipe's YAML
+set -eu
+command="sh $recipe $*"
+here=$PWD
+cd "$(dirname "$recipe")/.."
+stage=0 stop_stage=5 data= genotype= table= transfer= seed=0 device=auto nproc=1 run= smoke= overrides=
+baseline=${baseline-random}
+need() { [ $# -gt 1 ] || { echo "$recipe: $1 needs a value" >&2; exit 2; }; }
+path() { case $1 in /*) echo "$1" ;; *) echo "$here/$1" ;; esac; }
+while [ $# -gt 0 ]; do
+  case $1 in
+    --stage) need "$@"; stage=$2; shift ;;
+    --stop-stage) need "$@"; stop_stage=$2; shift ;;
+    --variant) need "$@"; variant=$2; shift ;;
+    --data) need "$@"; data=$(path "$2"); shift ;;
+    --genotype) need "$@"; genotype=$2; [ ! -e "$here/$2" ] || genotype=$(path "$2"); shift ;;
+    --table) need "$@"; table=$(path "$2"); shift ;;
+    --transfer-data) need "$@"; transfer=$(path "$2"); shift ;;
+    --seed) need "$@"; seed=$2; shift ;;
+    --device) need "$@"; device=$2; shift ;;
+    --nproc) need "$@"; nproc=$2; shift ;;
+    --run) need "$@"; run=$(path "$2"); shift ;;
+    --no-baseline) baseline= ;;
+    --smoke) smoke=1 ;;
+    *=*) overrides="$overrides $1" ;;
+    *) echo "$recipe: no option '$1'; allowed: the list at the head of recipes/run_stages.sh, and key=value" >&2; exit 2 ;;
+  esac
+  shift
+done
+for number in "$stage" "$stop_stage" "$seed" "$nproc"; do
+  case $number in '' | *[!0-9]*) echo "$recipe: got '$number'; allowed: a number" >&2; exit 2 ;; esac
+done
+. scripts/env.sh $extras
+
+name=$(basename "$recipe" .sh)
+run=${run:-runs/${name}_${variant}_seed$seed${smoke:+_smoke}}
+conf=recipes/conf/$task/$dataset
+[ -z "$smoke" ] || export OMP_NUM_THREADS=1 # small tensors: a second thread only waits
+export NAS_APPS_COMMAND="$command"
+
+# The configuration of a method: the base, what the method brings, what a smoke run shrinks, what the user says.
+configuration() {
+  echo "$conf/base.yaml"
+  [ ! -e "$conf/$1.yaml" ] || echo "$conf/$1.yaml"
+  [ -z "$smoke" ] || echo "$conf/smoke.yaml"
+  echo "variant=$1 seed=$seed device=$device ${data:+task.data=$data} $overrides"
+}
+launch() {
+  if [ "$nproc" -gt 1 ]; then torchrun --standalone --nproc-per-node "$nproc" -m nas_apps "$@"; else nas-apps "$@"; fi
+}
+stage_is() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
+say() { echo "[$name] stage $1: $2" >&2; }
+
+if stage_is 0; then
+  say 0 data
+  nas-apps show $(configuration "$variant") | grep '^#' >&2
+fi
+if stage_is 1; then
+  say 1 "search ($variant)"
+  [ -n "$genotype" ] || launch search $(configuration "$variant") --run "$run/search" --resume >/dev/null
+  [ -z "$baseline" ] || nas-apps search $(configuration "$baseline") --run "$run/${baseline}_search" --resume >/dev/null
+fi
+if stage_is 2; then
+  say 2 derive
+  [ -n "$genotype" ] || nas-apps derive "$run/search" --out "$run/genotype.json" >&2
+fi
+if stage_is 3; then
+  say 3 "retrain the found cell"
+  launch train $(configuration "$variant") --genotype "${genotype:-$run/genotype.json}" --run "$run/train" --resume >/dev/null
+  if [ -n "$baseline" ]; then
+    say 3 "train a $baseline cell of the same space, as long"
+    launch train $(configuration "$baseline") --genotype "$run/${baseline}_search/genotype.json" \
+      --run "$run/${baseline}_train" --resume >/dev/null
+  fi
+fi
+if stage_is 4; then
+  say 4 evaluate
+  nas-apps evaluate "$run/train"
+  if [ -n "$table" ]; then
+    nas-apps evaluate "$run/train" --table "$table"
+    [ -z "$baseline" ] || nas-apps evaluate "$run/${baseline}_train" --table "$table"
+  fi
+fi
+if stage_is 5 && [ -n "$transfer" ]; then
+  say 5 "train the found cell on $transfer"
+  launch train recipes/conf/$task/${transfer_dataset:-$dataset}/base.yaml \
+    ${smoke:+recipes/conf/$task/${transfer_dataset:-$dataset}/smoke.yaml} "variant=$variant" "seed=$seed" "device=$device" \
+    "task.data=$transfer" --genotype "${genotype:-$run/genotype.json}" --run "$run/transfer" --resume >/dev/null
+  nas-apps evaluate "$run/transfer"
+fi
+[ ! -e "$run/train/summary.json" ] || nas-apps report "$run"
