@@ -49,10 +49,12 @@ conf=recipes/conf/$task/$dataset
 [ -z "$smoke" ] || export OMP_NUM_THREADS=1 # small tensors: a second thread only waits
 export NAS_APPS_COMMAND="$command"
 
-# The configuration of a method: the base, what the method brings, what a smoke run shrinks, what the user says.
+# The configuration of a method: the base, what the method brings, the sizes for the embedded data, what a smoke run
+# shrinks, what the user says; each over the one before.
 configuration() {
   echo "$conf/base.yaml"
   [ ! -e "$conf/$1.yaml" ] || echo "$conf/$1.yaml"
+  [ -n "$data" ] || [ ! -e "$conf/embedded.yaml" ] || echo "$conf/embedded.yaml"
   [ -z "$smoke" ] || echo "$conf/smoke.yaml"
   echo "variant=$1 seed=$seed device=$device ${data:+task.data=$data} $overrides"
 }
@@ -80,7 +82,7 @@ if stage_is 3; then
   launch train $(configuration "$variant") --genotype "${genotype:-$run/genotype.json}" --run "$run/train" --resume >/dev/null
   if [ -n "$baseline" ]; then
     say 3 "train a $baseline cell of the same space, as long"
-    launch train $(configuration "$baseline") --genotype "$run/${baseline}_search/genotype.json" \
+    launch train $(configuration "$variant") --genotype "$run/${baseline}_search/genotype.json" \
       --run "$run/${baseline}_train" --resume >/dev/null
   fi
 fi

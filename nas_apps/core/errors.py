@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.util import find_spec
 
 
 class UserError(ValueError):
@@ -20,3 +21,10 @@ def unknown(where: str, got: object, allowed: Iterable[str]) -> UserError:
     "variant: no 'dart'; allowed: darts, gdas"
     """
     return UserError(f"{where}: no {got!r}; allowed: {', '.join(sorted(allowed))}")
+
+
+def require(*modules: str, extra: str) -> None:
+    """Refuse, naming the extra that brings them, when modules are not installed. They are not imported."""
+    for module in modules:
+        if find_spec(module) is None:
+            raise UserError(f"needs {module}, which is not installed: pip install 'nas-apps[{extra}]'")

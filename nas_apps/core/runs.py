@@ -209,7 +209,7 @@ def _leave(folder: Path, recipe: Recipe, genotype: Genotype, runtime: Runtime, *
     summary = {
         "stage": stage,
         "task": task_name(recipe.task),
-        "variant": recipe.variant_name,
+        "variant": str(genotype.meta.get("variant", "given")),
         "seed": recipe.seed,
         "genotype": genotype.kept,
         "metrics": {name: value for name, value in figures.items() if name != "step"},

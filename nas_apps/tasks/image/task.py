@@ -8,9 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import timm.optim
-import timm.scheduler
-import timm.utils
 import torch
 from safetensors.torch import save
 from torch import nn
@@ -19,7 +16,7 @@ from torch.nn import functional
 from nas_apps.core import files
 from nas_apps.core.cell import Fill, Fixed
 from nas_apps.core.cost import cost as measure
-from nas_apps.core.errors import UserError, unknown
+from nas_apps.core.errors import UserError, require, unknown
 from nas_apps.core.genotype import Genotype
 from nas_apps.core.phase import Phase
 from nas_apps.core.progress import Progress
@@ -36,6 +33,9 @@ from nas_apps.tasks.image.published import PUBLISHED, from_arch_string, to_arch_
 from nas_apps.tasks.image.spaces import SPACES
 from nas_apps.tasks.image.streams import Feed, evaluation_batches, stream
 from nas_apps.tasks.image.table import Table, best
+
+
+require("timm", "torchvision", extra="image")
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,10 @@ class ImageTask:
         return Classification(network, auxiliary=settings.auxiliary, smoothing=phase.weights.smoothing)
 
     def optimisation(self, objective: nn.Module, phase: Phase) -> Optimisation:
+        import timm.optim  # seconds to import: only what trains pays for them
+        import timm.scheduler
+        import timm.utils
+
         s = phase.weights
         try:
             optimizer = timm.optim.create_optimizer_v2(
