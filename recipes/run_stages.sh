@@ -14,7 +14,7 @@ set -eu
 command="sh $recipe $*"
 here=$PWD
 cd "$(dirname "$recipe")/.."
-stage=0 stop_stage=5 data= genotype= table= transfer= seed=0 device=auto nproc=1 run= smoke= overrides=
+stage=0 stop_stage=5 beside= data= genotype= table= transfer= seed=0 device=auto nproc=1 run= smoke= overrides=
 baseline=${baseline-random}
 need() { [ $# -gt 1 ] || { echo "$recipe: $1 needs a value" >&2; exit 2; }; }
 path() { case $1 in /*) echo "$1" ;; *) echo "$here/$1" ;; esac; }
@@ -46,6 +46,7 @@ done
 name=$(basename "$recipe" .sh)
 run=${run:-runs/${name}_${variant}_seed$seed${smoke:+_smoke}}
 conf=recipes/conf/$task/$dataset
+mkdir -p "$run"
 [ -z "$smoke" ] || export OMP_NUM_THREADS=1 # small tensors: a second thread only waits
 export NAS_APPS_COMMAND="$command"
 
@@ -61,12 +62,16 @@ configuration() {
 launch() {
   if [ "$nproc" -gt 1 ]; then torchrun --standalone --nproc-per-node "$nproc" -m nas_apps "$@"; else nas-apps "$@"; fi
 }
+retrain() { # genotype, folder
+  launch train $(configuration "$variant") --genotype "$1" --run "$run/$2" --resume >/dev/null
+}
 stage_is() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
 say() { echo "[$name] stage $1: $2" >&2; }
 
 if stage_is 0; then
   say 0 data
-  nas-apps show $(configuration "$variant") | grep '^#' >&2
+  shown=$(nas-apps show $(configuration "$variant"))
+  echo "$shown" | grep '^#' >&2
 fi
 if stage_is 1; then
   say 1 "search ($variant)"
@@ -78,12 +83,18 @@ if stage_is 2; then
   [ -n "$genotype" ] || nas-apps derive "$run/search" --out "$run/genotype.json" >&2
 fi
 if stage_is 3; then
+  if [ -n "$baseline" ] && [ "${OMP_NUM_THREADS:-}" = 1 ] && [ "$(getconf _NPROCESSORS_ONLN)" -gt 1 ]; then
+    say 3 "train a $baseline cell of the same space, as long, on another core ($run/${baseline}_train.log)"
+    retrain "$run/${baseline}_search/genotype.json" "${baseline}_train" 2>"$run/${baseline}_train.log" &
+    beside=$!
+  fi
   say 3 "retrain the found cell"
-  launch train $(configuration "$variant") --genotype "${genotype:-$run/genotype.json}" --run "$run/train" --resume >/dev/null
-  if [ -n "$baseline" ]; then
+  retrain "${genotype:-$run/genotype.json}" train
+  if [ -n "$beside" ]; then
+    wait "$beside" || { status=$?; tail -n 1 "$run/${baseline}_train.log" >&2; exit "$status"; }
+  elif [ -n "$baseline" ]; then
     say 3 "train a $baseline cell of the same space, as long"
-    launch train $(configuration "$variant") --genotype "$run/${baseline}_search/genotype.json" \
-      --run "$run/${baseline}_train" --resume >/dev/null
+    retrain "$run/${baseline}_search/genotype.json" "${baseline}_train"
   fi
 fi
 if stage_is 4; then

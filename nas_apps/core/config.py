@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from yaml import YAMLError
+from yaml import MarkedYAMLError, YAMLError
 
 from nas_apps.core import files
 from nas_apps.core.errors import UserError, unknown
-from nas_apps.core.parts.derive import RULES, Rule
-from nas_apps.core.parts.relax import RELAXATIONS, Relaxation
-from nas_apps.core.parts.schedule import SCHEDULES, Schedule, Unrolled
-from nas_apps.core.parts.wiring import WIRINGS, Wiring
+from nas_apps.core.parts.schedule import Unrolled
 from nas_apps.core.phase import Phase
+from nas_apps.core.settings import convert, from_plain, hints_of, known, mapping, to_plain
 from nas_apps.core.task import Task
 from nas_apps.core.variants import VARIANTS, Variant
 
-TABLES: dict[Any, Mapping[str, type]] = {Relaxation: RELAXATIONS, Wiring: WIRINGS, Schedule: SCHEDULES, Rule: RULES}
+PARTS = ("relax", "edges", "wiring", "schedule", "derive")
 
 
 @dataclass(frozen=True)
@@ -58,25 +55,24 @@ class Recipe:
 def load(sources: Sequence[str | Path], overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of some YAML files, the later over the earlier, and `key=value` overrides over them all.
 
+    A variant or part that a later source gives another name begins from its own defaults: what was set on the earlier
+    one goes with it.
+
     >>> load([], ["task=toy", "variant=gdas", "search.epochs=3"]).search.epochs
     3
     """
+    reads = [(str(path), partial(_file, Path(path))) for path in sources]
+    reads += [(repr(text), partial(_override, text)) for text in overrides]
     merged: Any = OmegaConf.create({})
-    for source in sources:
+    for where, read in reads:
         try:
-            node = OmegaConf.create(files.read_text(Path(source), "a recipe"))
-            merged = OmegaConf.unsafe_merge(merged, _named(node, str(source)))
+            merged = _over(merged, _named(read(), where))
         except (YAMLError, OmegaConfBaseException) as error:
-            raise UserError(f"{source}: not YAML: {' '.join(str(error).split())}") from None
-    for override in overrides:
-        key, equals, _ = override.partition("=")
-        if not equals or not key:
-            raise UserError(f"{override!r}: an override is written key=value")
-        try:
-            merged = OmegaConf.unsafe_merge(merged, _named(OmegaConf.from_dotlist([override]), override))
-        except (YAMLError, OmegaConfBaseException) as error:
-            raise UserError(f"{override!r}: {' '.join(str(error).split())}") from None
-    return build(typing.cast(dict[str, Any], OmegaConf.to_container(merged, resolve=True)))
+            raise UserError(f"{where}: {_fault(error)}") from None
+    try:
+        return build(typing.cast(dict[str, Any], OmegaConf.to_container(merged, resolve=True)))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key}: {_fault(error)}") from None
 
 
 def build(data: Mapping[str, Any]) -> Recipe:
@@ -85,14 +81,14 @@ def build(data: Mapping[str, Any]) -> Recipe:
     for key in data:
         if key not in allowed:
             raise unknown("recipe", key, allowed)
-    task_type, task_node = find_task(_mapping(data.get("task"), "task"))
-    task = _dataclass(task_type, task_node, "task")
-    name, variant = _variant(_mapping(data.get("variant", {"name": "darts"}), "variant"))
-    phases = {phase: _phase(task_type, phase, _mapping(data.get(phase, {}), phase)) for phase in ("search", "train")}
-    rest = {key: _convert(hint, data[key], key) for key, hint in _hints(Recipe).items() if key in data and key in allowed[4:]}
+    task_type, task_name, settings = find_task(data.get("task"))
+    task = from_plain(task_type, settings, "task", name=task_name)
+    name, variant = _variant(data.get("variant", "darts"))
+    phases = {phase: _phase(task_type, phase, mapping(data.get(phase, {}), phase)) for phase in ("search", "train")}
+    rest = {key: convert(hint, data[key], key) for key, hint in hints_of(Recipe).items() if key in data and key in allowed[4:]}
     if isinstance(variant.schedule, Unrolled) and variant.schedule.exact and not task.twice_differentiable:
         raise UserError(
-            f"variant.schedule: the loss of task {task_node_name(data)!r} has no second derivative; "
+            f"variant.schedule: the loss of task {task_name!r} has no second derivative; "
             "allowed: variant.schedule.exact=false (the paper's difference)"
         )
     if phases["search"].drop_path:
@@ -102,17 +98,17 @@ def build(data: Mapping[str, Any]) -> Recipe:
     return Recipe(task, name, variant, phases["search"], phases["train"], **rest)
 
 
-def find_task(node: Mapping[str, Any]) -> tuple[type[Task], dict[str, Any]]:
-    """The task class a node names, and its settings without the name. Nothing is imported until it is asked for."""
+def find_task(node: Any) -> tuple[type[Task], str, dict[str, Any]]:
+    """The task class a node names, its name, and its settings. Nothing is imported until it is asked for."""
     points = {point.name: point for point in entry_points(group="nas_apps.tasks")}
-    name = node.get("name")
-    if name not in points:
-        raise unknown("task", name, points)
+    settings = dict(node) if isinstance(node, Mapping) else {"name": node}
+    name = known("task", settings.pop("name", None), points)
     try:
-        task = points[name].load()
+        return points[name].load(), name, settings
     except ModuleNotFoundError as error:
         raise UserError(f"task {name}: needs {error.name}, of an extra: pip install 'nas-apps[{name}]'") from None
-    return task, {key: value for key, value in node.items() if key != "name"}
+    except UserError as error:
+        raise UserError(f"task {name}: {error}") from None
 
 
 def task_name(task: Task) -> str:
@@ -121,87 +117,63 @@ def task_name(task: Task) -> str:
     return next((point.name for point in entry_points(group="nas_apps.tasks") if point.value == where), where)
 
 
-def task_node_name(data: Mapping[str, Any]) -> str:
-    """The name a recipe gives its task."""
-    return str(data["task"]["name"])
-
-
-def _variant(node: Mapping[str, Any]) -> tuple[str, Variant]:
-    settings = dict(node)
-    name = settings.pop("name", "darts")
-    if name not in VARIANTS:
-        raise unknown("variant", name, VARIANTS)
+def _variant(node: Any) -> tuple[str, Variant]:
+    settings = dict(node) if isinstance(node, Mapping) else {"name": node}
+    name = known("variant", settings.pop("name", "darts"), VARIANTS)
     row = to_plain(VARIANTS[name])
+    cite = row.pop("cite")
+    if settings.pop("cite", cite) != cite:
+        raise UserError(f"variant.cite: goes with the name {name!r}; allowed: nothing, or {', '.join(cite)}")
     for key, given in settings.items():
         if key not in row:
-            raise unknown("variant", key, row)
+            raise unknown(f"variant ({name})", key, ["name", *row])
         given = {"name": given} if isinstance(given, str) else given
         base = row[key]
         same = isinstance(base, Mapping) and isinstance(given, Mapping) and given.get("name", base["name"]) == base["name"]
         row[key] = {**base, **given} if same else given
-    return name, _dataclass(Variant, row, "variant")
+    return name, from_plain(Variant, row, "variant", name=name, fixed={"cite": VARIANTS[name].cite})
 
 
 def _phase(task: type[Task], name: str, node: Mapping[str, Any]) -> Phase:
     settings = dict(node)
     owners = {"network": task.network, "weights": task.weights, "data": task.batches}
-    owned = {key: _mapping(settings.pop(key, {}), f"{name}.{key}") for key in owners}
-    built = {key: _dataclass(kind, owned[key], f"{name}.{key}") for key, kind in owners.items()}
-    fixed = {"name": name, **built}
-    known = {field.name for field in dataclasses.fields(Phase)} - {"name"}
+    known_keys = {field.name for field in dataclasses.fields(Phase)} - {"name"}
     for key in settings:
-        if key not in known:
-            raise unknown(name, key, known)
-    phase: Phase = _dataclass(Phase, settings, name, fixed)
+        if key not in known_keys:
+            raise unknown(name, key, known_keys)
+    owned = {key: mapping(settings.pop(key, {}), f"{name}.{key}") for key in owners}
+    built = {key: from_plain(kind, owned[key], f"{name}.{key}") for key, kind in owners.items()}
+    phase: Phase = from_plain(Phase, settings, name, fixed={"name": name, **built})
     return phase
 
 
-def _dataclass(kind: type, node: Mapping[str, Any], path: str, fixed: Mapping[str, Any] | None = None) -> Any:
-    hints = _hints(kind)
-    fields = {field.name for field in dataclasses.fields(kind) if field.init}
-    for key in node:
-        if key not in fields:
-            raise unknown(path, key, fields)
-    values = {key: _convert(hints[key], value, f"{path}.{key}") for key, value in node.items()}
-    try:
-        return kind(**values, **(fixed or {}))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: {error}" if " " in str(error).split(":")[0] else f"{path}.{error}") from None
+def _file(path: Path) -> Any:
+    if not path.exists():
+        raise UserError(f"{path}: no such recipe; allowed: YAML files, and overrides written key=value")
+    return OmegaConf.create(files.read_text(path, "a recipe"))
 
 
-def _convert(hint: Any, value: Any, path: str) -> Any:
-    """`value` as what `hint` says: a part by its name, a dataclass by its fields, anything else by pydantic."""
-    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    if value is None and type(None) in kinds:
-        return None
-    for kind in kinds:
-        if kind in TABLES:
-            return _part(TABLES[kind], {"name": value} if isinstance(value, str) else _mapping(value, path), path)
-        if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
-            return _dataclass(typing.cast(type, kind), value, path)
-    try:
-        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
-    except ValidationError as error:
-        raise UserError(f"{path}: got {value!r}; {error.errors()[0]['msg']}") from None
+def _override(text: str) -> Any:
+    key, equals, _ = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"{text!r}: an override is written key=value")
+    return OmegaConf.from_dotlist([text])
 
 
-def _part(table: Mapping[str, type], node: Mapping[str, Any], path: str) -> Any:
-    settings = dict(node)
-    name = settings.pop("name", None)
-    if name not in table:
-        raise unknown(path, name, table)
-    return _dataclass(table[name], settings, path)
+def _over(merged: Any, node: Any) -> Any:
+    for path in ("variant", *(f"variant.{part}" for part in PARTS)):
+        old, new = OmegaConf.select(merged, path), OmegaConf.select(node, path)
+        if OmegaConf.is_dict(old) and OmegaConf.is_dict(new) and new.get("name", old.get("name")) != old.get("name", new.get("name")):
+            OmegaConf.update(merged, path, {}, merge=False)
+    return OmegaConf.unsafe_merge(merged, node)
 
 
-def to_plain(value: Any) -> Any:
-    """A value as plain data; a part with its name."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [name for table in TABLES.values() for name, kind in table.items() if kind is type(value)]
-        data = {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"name": names[0], **data} if names else data
-    if isinstance(value, Mapping):
-        return {key: to_plain(item) for key, item in value.items()}
-    return [to_plain(item) for item in value] if isinstance(value, tuple | list) else value
+def _fault(error: Exception) -> str:
+    """What is wrong with some YAML, in one line."""
+    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"not YAML: {error.problem or error.context} (line {mark.line + 1}, column {mark.column + 1})"
+    return str(error).splitlines()[0]
 
 
 def _named(node: Any, where: str) -> Any:
@@ -212,18 +184,7 @@ def _named(node: Any, where: str) -> Any:
         if isinstance(node.get(key), str):
             node[key] = {"name": node[key]}
     variant = node.get("variant")
-    for key in ("relax", "edges", "wiring", "schedule", "derive"):
+    for key in PARTS:
         if OmegaConf.is_dict(variant) and isinstance(variant.get(key), str):
             variant[key] = {"name": variant[key]}
     return node
-
-
-def _mapping(node: Any, path: str) -> Mapping[str, Any]:
-    if not isinstance(node, Mapping):
-        raise UserError(f"{path}: got {node!r}; allowed: a table of keys")
-    return node
-
-
-def _hints(kind: type) -> dict[str, Any]:
-    get: Callable[[Any], dict[str, Any]] = typing.get_type_hints
-    return get(kind)
