@@ -41,7 +41,7 @@ done
 for number in "$stage" "$stop_stage" "$seed" "$nproc"; do
   case $number in '' | *[!0-9]*) echo "$recipe: got '$number'; allowed: a number" >&2; exit 2 ;; esac
 done
-. scripts/env.sh $extras
+. scripts/env.sh
 
 name=$(basename "$recipe" .sh)
 run=${run:-runs/${name}_${variant}_seed$seed${smoke:+_smoke}}

@@ -1,7 +1,9 @@
-# Sourced by the recipes and the tests: puts nas-apps on the path, installing it into .venv when it is not there.
-#   . scripts/env.sh EXTRA...      from the project's root; EXTRA: image, rl, asr, sr, dev, all
+# Sourced by the recipes and the tests, from the project's root: puts nas-apps on the path, installing it into .venv
+# when it is not there.
+#   extras="image dev"; . scripts/env.sh        extras: image, rl, asr, sr, dev, all
 # A user's own environment, in which nas-apps is on the path already, is left alone.
-if [ -x .venv/bin/nas-apps ] && [ -e ".venv/.extras-$(echo "$*" | tr ' ' '-')" ]; then
+installed=".venv/.extras-$(echo "$extras" | tr ' ' '-')"
+if [ -x .venv/bin/nas-apps ] && [ -e "$installed" ] && [ ! pyproject.toml -nt "$installed" ]; then
   PATH="$PWD/.venv/bin:$PATH"
 elif [ ! -d .venv ] && command -v nas-apps >/dev/null 2>&1; then
   :
@@ -12,15 +14,19 @@ else
   echo "installing nas_apps into .venv (once)" >&2
   [ -x .venv/bin/python ] || "$python" -m venv .venv ||
     { echo "nas_apps: $python cannot make a virtual environment; install its venv module" >&2; exit 2; }
-  if command -v uv >/dev/null 2>&1; then uv=uv; else
+  uv=.venv/bin/uv
+  if command -v uv >/dev/null 2>&1; then
+    uv=uv
+  elif [ ! -x "$uv" ]; then
     .venv/bin/python -m pip install --quiet --disable-pip-version-check uv ||
       { echo "nas_apps: pip could not install uv into .venv" >&2; exit 2; }
-    uv=.venv/bin/uv
   fi
-  # --inexact: leaves uv, and the extras that another recipe installed, where they are
-  set -- $(for extra in "$@"; do echo "--extra $extra"; done)
-  "$uv" sync --quiet --inexact "$@" || { echo "nas_apps: the installation failed; its messages are above" >&2; exit 2; }
-  touch ".venv/.extras-$(echo "$*" | sed 's/--extra //g' | tr ' ' '-')"
+  # --inexact leaves uv, and the extras that another recipe installed, where they are
+  flags=
+  for extra in $extras; do flags="$flags --extra $extra"; done
+  env -u VIRTUAL_ENV "$uv" sync --quiet --inexact --python .venv/bin/python $flags ||
+    { echo "nas_apps: the installation failed; its messages are above" >&2; exit 2; }
+  touch "$installed"
   PATH="$PWD/.venv/bin:$PATH"
 fi
 export PATH

@@ -75,8 +75,8 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise UserError(f"{path}: truncated, or not a checkpoint; move it away to start anew") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of nas_apps; move it away to start anew")
-    if state["version"] != VERSION:
-        raise UserError(f"{path}: checkpoint version {state['version']}; this release reads version {VERSION}")
+    if state.get("version") != VERSION:
+        raise UserError(f"{path}: checkpoint version {state.get('version')}; this release reads version {VERSION}")
     return state
 
 

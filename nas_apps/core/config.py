@@ -85,7 +85,8 @@ def build(data: Mapping[str, Any]) -> Recipe:
     task = from_plain(task_type, settings, "task", name=task_name)
     name, variant = _variant(data.get("variant", "darts"))
     phases = {phase: _phase(task_type, phase, mapping(data.get(phase, {}), phase)) for phase in ("search", "train")}
-    rest = {key: convert(hint, data[key], key) for key, hint in hints_of(Recipe).items() if key in data and key in allowed[4:]}
+    hints = hints_of(Recipe)
+    rest = {key: convert(hints[key], data[key], key) for key in ("seed", "device", "precision") if key in data}
     if isinstance(variant.schedule, Unrolled) and variant.schedule.exact and not task.twice_differentiable:
         raise UserError(
             f"variant.schedule: the loss of task {task_name!r} has no second derivative; "
@@ -127,10 +128,9 @@ def _variant(node: Any) -> tuple[str, Variant]:
     for key, given in settings.items():
         if key not in row:
             raise unknown(f"variant ({name})", key, ["name", *row])
-        given = {"name": given} if isinstance(given, str) else given
-        base = row[key]
-        same = isinstance(base, Mapping) and isinstance(given, Mapping) and given.get("name", base["name"]) == base["name"]
-        row[key] = {**base, **given} if same else given
+        given, base = {"name": given} if isinstance(given, str) else given, row[key]
+        both = isinstance(base, Mapping) and isinstance(given, Mapping)
+        row[key] = {**base, **given} if both and given.get("name", base["name"]) == base["name"] else given
     return name, from_plain(Variant, row, "variant", name=name, fixed={"cite": VARIANTS[name].cite})
 
 
@@ -163,7 +163,8 @@ def _override(text: str) -> Any:
 def _over(merged: Any, node: Any) -> Any:
     for path in ("variant", *(f"variant.{part}" for part in PARTS)):
         old, new = OmegaConf.select(merged, path), OmegaConf.select(node, path)
-        if OmegaConf.is_dict(old) and OmegaConf.is_dict(new) and new.get("name", old.get("name")) != old.get("name", new.get("name")):
+        both = OmegaConf.is_dict(old) and OmegaConf.is_dict(new) and "name" in old and "name" in new
+        if both and old["name"] != new["name"]:
             OmegaConf.update(merged, path, {}, merge=False)
     return OmegaConf.unsafe_merge(merged, node)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from nas_apps.core.errors import UserError
@@ -23,7 +24,8 @@ def write(path: Path, content: bytes | memoryview) -> None:
             os.fsync(file.fileno())
         new.replace(path)
     except OSError as error:
-        new.unlink(missing_ok=True)
+        with suppress(OSError):
+            new.unlink()
         raise _cannot_write(path, error) from error
 
 
@@ -50,7 +52,15 @@ def read_text(path: Path, what: str) -> str:
         raise UserError(f"{path}: cannot read {what}: {reason}") from None
 
 
+def no_space(error: OSError) -> str | None:
+    """What to tell a user whose disk, quota or limit on file sizes is used up; None for any other error."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return None
+    return (
+        f"no space left ({error.strerror}); nothing is lost: make some, and run the same command again "
+        "(a search or a training with --resume)"
+    )
+
+
 def _cannot_write(path: Path, error: OSError) -> UserError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(f"{path}: no space left on the disk; nothing is lost: free some and run the same command again")
-    return UserError(f"{path}: cannot write: {error.strerror or error}")
+    return UserError(f"{path}: {no_space(error) or f'cannot write: {error.strerror or error}'}")

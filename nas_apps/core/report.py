@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +100,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a log; one that was torn by a kill is left out."""
     lines = []
     for text in path.read_text().splitlines() if path.exists() else ():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue
+        with suppress(json.JSONDecodeError):
+            line = json.loads(text)
+            lines += [line] if isinstance(line, dict) and "step" in line else []
     return lines
 
 
