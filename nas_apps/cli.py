@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shlex
 import sys
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nas_apps.core.errors import UserError
+from nas_apps.core.files import no_space
 
 if TYPE_CHECKING:
     from nas_apps.core.config import Recipe
@@ -41,9 +41,12 @@ def search(sources: Sources, run: Run, resume: Resume = False) -> None:
 def derive(run: Folder, out: Annotated[Path, typer.Option(help="Where to write the genotype; its drawing goes beside it.")]) -> None:
     """Write the architecture of a search as it stands, and draw it."""
     from nas_apps.core import files, folder, picture, runs, summary
+    from nas_apps.core.genotype import Genotype
 
+    if out.suffix == ".svg":
+        raise UserError(f"{out}: the drawing's name; allowed: --out with another ending, such as {out.with_suffix('.json')}")
     genotype = runs.derive(run)
-    if out.exists() and folder.Genotype.load(out) != genotype:
+    if out.exists() and Genotype.load(out) != genotype:
         raise UserError(f"{out}: holds another genotype; allowed: another --out")
     genotype.save(out)
     space = folder.read_recipe(run).task.choices(edges=False)
@@ -109,18 +112,21 @@ def cite(sources: Sources) -> None:
 
 def main() -> None:
     """Run a verb. A user's mistake is one line and status 2."""
+    interrupted = "interrupted; the same command with --resume goes on from the last checkpoint"
     try:
-        app(standalone_mode=False)
+        if app(standalone_mode=False) == 130:
+            _fail(interrupted, 130)
     except UserError as error:
         _fail(str(error))
     except _ClickError as error:
-        _fail(error.format_message())  # type: ignore[attr-defined]
-    except typer.Abort:
-        _fail("interrupted; the same command with --resume goes on from the last checkpoint", 130)
+        _fail(f"{error.format_message() or 'No verb given.'} (allowed: see nas-apps --help, nas-apps VERB --help)")
+    except (typer.Abort, KeyboardInterrupt):
+        _fail(interrupted, 130)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        reason = no_space(error) or (error.filename and error.strerror)
+        if not reason:
             raise
-        _fail("no space left on the disk; nothing is lost: free some and run the same command again")
+        _fail(f"{error.filename}: {reason}" if error.filename else reason)
 
 
 def _recipe(sources: list[str]) -> Recipe:

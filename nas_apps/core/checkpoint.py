@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,13 +21,15 @@ from nas_apps.core.task import Streams
 
 FORMAT, VERSION = "nas_apps.checkpoint", 1
 
+_NOUNS = {"search": "search", "train": "training"}
+
 
 @dataclass(frozen=True)
 class Checkpoints:
     """The checkpoint of a run.
 
-    path: where it is. recipe: what the run is, by which a resume under another recipe is refused. every: steps from one
-    checkpoint to the next.
+    path: where it is. recipe: what the stage depends on as JSON, by which a resume under another recipe is refused.
+    every: steps from one checkpoint to the next.
     """
 
     path: Path
@@ -40,7 +43,9 @@ class Checkpoints:
             return 0
         state = read(self.path, self.runtime.device)
         if state["recipe"] != self.recipe:
-            raise UserError(f"{self.path}: written under another recipe; give another --run folder")
+            there, here = _stage(state["recipe"]), _stage(self.recipe)
+            what = "under another recipe" if there == here else f"by a {_NOUNS[there]}, and this is a {_NOUNS[here]}"
+            raise UserError(f"{self.path}: written {what}; allowed: another --run folder")
         if len(state["rng"]) != self.runtime.world:
             raise UserError(f"{self.path}: written by {len(state['rng'])} processes; this run has {self.runtime.world}")
         learner.load_state_dict(state["learner"])
@@ -65,8 +70,8 @@ class Checkpoints:
         self.runtime.wait()
 
 
-def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The state in a checkpoint file; a UserError for a file that is truncated or of another kind."""
+def read(path: Path, device: torch.device | str = "cpu", *, stage: str | None = None) -> dict[str, Any]:
+    """The state in a checkpoint file; a UserError for a file that is truncated, of another kind or another stage."""
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
@@ -77,7 +82,13 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise UserError(f"{path}: not a checkpoint of nas_apps; move it away to start anew")
     if state.get("version") != VERSION:
         raise UserError(f"{path}: checkpoint version {state.get('version')}; this release reads version {VERSION}")
+    if stage is not None and _stage(state["recipe"]) != stage:
+        raise UserError(f"{path}: written by a {_NOUNS[_stage(state['recipe'])]}; allowed: the folder of a {_NOUNS[stage]}")
     return state
+
+
+def _stage(recipe: str) -> str:
+    return "search" if "search" in json.loads(recipe) else "train"
 
 
 def _rng() -> dict[str, Any]:

@@ -128,10 +128,17 @@ def _variant(node: Any) -> tuple[str, Variant]:
     for key, given in settings.items():
         if key not in row:
             raise unknown(f"variant ({name})", key, ["name", *row])
-        given, base = {"name": given} if isinstance(given, str) else given, row[key]
-        both = isinstance(base, Mapping) and isinstance(given, Mapping)
-        row[key] = {**base, **given} if both and given.get("name", base["name"]) == base["name"] else given
+        row[key] = _merged(row[key], {"name": given} if isinstance(given, str) else given)
     return name, from_plain(Variant, row, "variant", name=name, fixed={"cite": VARIANTS[name].cite})
+
+
+def _merged(base: Any, given: Any) -> Any:
+    """`given` over `base`, table by table; a part of another name stands alone."""
+    if not isinstance(base, Mapping) or not isinstance(given, Mapping):
+        return given
+    if given.get("name", base.get("name")) != base.get("name"):
+        return given
+    return {**base, **{key: _merged(base.get(key), value) for key, value in given.items()}}
 
 
 def _phase(task: type[Task], name: str, node: Mapping[str, Any]) -> Phase:

@@ -12,7 +12,7 @@ import torch
 from omegaconf import OmegaConf
 
 from nas_apps.core import files
-from nas_apps.core.config import Recipe, build
+from nas_apps.core.config import Recipe, load
 from nas_apps.core.errors import UserError
 from nas_apps.core.runtime import Runtime
 from nas_apps.core.space import Space
@@ -42,19 +42,25 @@ def claim(folder: Path, recipe: Recipe, space: Space) -> None:
 
 def read_recipe(folder: Path) -> Recipe:
     """The recipe of a run folder."""
-    text = files.read_text(folder / "recipe.yaml", "the recipe of a run folder")
-    data: Any = OmegaConf.to_container(OmegaConf.create(text))
-    return build(data)
+    path = folder / "recipe.yaml"
+    if not path.exists():
+        raise UserError(f"{folder}: no recipe.yaml in it; allowed: the folder of a search or of a training")
+    try:
+        return load([path])
+    except UserError as error:
+        raise UserError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
 
 
 def _refusal(folder: Path, recipe: Recipe, stage: str, resume: bool) -> str | None:
-    if folder.exists() and not folder.is_dir():
-        return f"{folder}: is a file; allowed: a folder for the run"
-    if not folder.exists() or not any(folder.iterdir()):
-        return None
-    if not (folder / "recipe.yaml").exists():
-        if {path.name for path in folder.iterdir()} <= {"space.json"}:
-            return None  # killed while it was claimed
+    try:
+        if folder.exists() and not folder.is_dir():
+            return f"{folder}: is a file; allowed: a folder for the run"
+        found = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    except OSError as error:
+        return f"{folder}: cannot be read: {error.strerror}; allowed: a folder for the run"
+    if found <= {"space.json", ".space.json.new", ".recipe.yaml.new"}:
+        return None  # new, or killed while it was claimed
+    if "recipe.yaml" not in found:
         return f"{folder}: holds other files and no recipe.yaml; allowed: a new folder, or that of a run"
     if not resume:
         return f"{folder}: holds a run; allowed: --resume to go on with it, or another folder"

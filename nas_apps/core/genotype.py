@@ -34,7 +34,7 @@ class Genotype:
         """Itself, if it is of `space`; a UserError that names choice, row and option otherwise."""
         if set(self.kept) != set(decided(space)):
             raise UserError(
-                f"{where}: of another space: it decides {', '.join(sorted(self.kept))}; "
+                f"{where}: of another space: it decides {', '.join(sorted(self.kept)) or 'nothing'}; "
                 f"this space decides {', '.join(sorted(decided(space)))}"
             )
         for name, rows in self.kept.items():
@@ -45,6 +45,10 @@ class Genotype:
                 for option in row:
                     if option not in options[index]:
                         raise UserError(f"{where}: {name}[{index}]: no option {option!r} in {options[index]}")
+                if len(set(row)) < len(row):
+                    raise UserError(f"{where}: {name}[{index}]: keeps an option twice: {', '.join(row)}")
+                if not row and space[name].dag is None:
+                    raise UserError(f"{where}: {name}[{index}]: keeps nothing; allowed: {', '.join(options[index])}")
         return self
 
     def to_json(self) -> str:
@@ -62,8 +66,8 @@ class Genotype:
         """A genotype read from its text; a UserError for text of another kind or version."""
         try:
             data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where}: not JSON ({error.msg} in line {error.lineno})") from None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{where}: not JSON ({error})") from None
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise UserError(f"{where}: not a genotype (no \"format\": \"{FORMAT}\")")
         if data.get("version") != VERSION:

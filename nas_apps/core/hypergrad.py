@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
+from torch.nn.utils.stateless import _reparametrize_module
 
 from nas_apps.core.arch import Draw
 from nas_apps.core.learner import Learner, Stats, gradients
@@ -32,28 +32,25 @@ class LookAhead:
         optimised = {id(p) for group in learner.optimizer.param_groups for p in group["params"]}
         weights = {name: p for name, p in learner.objective.named_parameters() if id(p) in optimised}
         exact = self.difference is None
-        outcome, slopes = _slopes(learner, train, weights, create_graph=exact)
-        mean_slopes = [g.detach().clone() for g in slopes]
-        learner.runtime.average_(mean_slopes, outcome.weight)
-        ahead, rates = _step(learner, weights, mean_slopes)
-
-        with _loss(learner, valid, ahead) as at:
-            both = gradients(at.loss, [*ahead.values(), *learner.logits], again=True)
-        learner.runtime.average_(both, at.weight)
-        v, direct = both[: len(ahead)], both[len(ahead) :]
-        scaled = [rate * x for rate, x in zip(rates, v, strict=True)]
-
-        if exact:
-            with learner.arch.using(train[1]):
-                pairs = [(g, x) for g, x in zip(slopes, scaled, strict=True) if g.requires_grad]
+        with _loss(learner, train, weights) as outcome:  # open until the end: checkpointed cells run again in it
+            slopes = gradients(outcome.loss, list(weights.values()), create_graph=exact)
+            mean_slopes = [g.detach().clone() for g in slopes]
+            learner.runtime.average_(mean_slopes, outcome.weight)
+            ahead, rates = _step(learner, weights, mean_slopes)
+            with _loss(learner, valid, ahead) as at:
+                both = gradients(at.loss, [*ahead.values(), *learner.logits], again=True)
+            learner.runtime.average_(both, at.weight)
+            v, direct = both[: len(ahead)], both[len(ahead) :]
+            v = [rate * x for rate, x in zip(rates, v, strict=True)]
+            if exact:
+                pairs = [(g, x) for g, x in zip(slopes, v, strict=True) if g.requires_grad]
                 inner = sum(((g * x).sum() for g, x in pairs), torch.zeros((), device=learner.runtime.device))
                 through = gradients(inner, learner.logits)
-        else:
-            through = self._by_difference(learner, train, weights, scaled)
+            else:
+                through = self._by_difference(learner, train, weights, v)
         learner.runtime.average_(through, outcome.weight)
-        stats = learner.runtime.means({"loss": at.loss, **at.stats}, at.weight)
         grads = [d - t for d, t in zip(direct, through, strict=True)]
-        return grads, {f"valid/{name}": value for name, value in stats.items()}
+        return grads, learner.stats("valid", at)
 
     def _by_difference(self, learner: Learner, train: Pulled, weights: Mapping[str, Tensor],
                        v: Sequence[Tensor]) -> list[Tensor]:
@@ -70,19 +67,12 @@ class LookAhead:
         return [(plus - minus) / (2 * radius) for plus, minus in zip(*sides, strict=True)]
 
 
-def _slopes(learner: Learner, train: Pulled, weights: Mapping[str, Tensor], *,
-            create_graph: bool) -> tuple[Outcome, list[Tensor]]:
-    with _loss(learner, train, weights) as outcome:
-        return outcome, gradients(outcome.loss, list(weights.values()), create_graph=create_graph)
-
-
 @contextmanager
 def _loss(learner: Learner, pulled: Pulled, weights: Mapping[str, Tensor]) -> Iterator[Outcome]:
     batch, draw = pulled
     buffers = {name: b.clone() for name, b in learner.objective.named_buffers()}
-    with learner.arch.using(draw):
-        with learner.runtime.autocast():
-            outcome: Outcome = functional_call(learner.objective, {**weights, **buffers}, (batch,))
+    # Not functional_call: its weights are gone when it returns, and a checkpointed cell runs again in the backward.
+    with _reparametrize_module(learner.objective, {**weights, **buffers}), learner.loss(batch, draw) as outcome:
         yield outcome
 
 

@@ -66,7 +66,7 @@ class Learner:
         with self._weight_gradients(batch, draw.detach()) as outcome:
             outcome.loss.backward()  # type: ignore[no-untyped-call]
         self._step_weights(outcome)
-        return self._stats("train", outcome)
+        return self.stats("train", outcome)
 
     def joint_step(self, batch: Batch, draw: Draw) -> Stats:
         """One forward and one backward; then both optimisers step with those gradients (arXiv:2108.08128)."""
@@ -78,14 +78,14 @@ class Learner:
         self.runtime.average_(grads, outcome.weight)
         self._step_weights(outcome)
         self.arch_step(grads)
-        return self._stats("train", outcome)
+        return self.stats("train", outcome)
 
     def arch_gradients(self, batch: Batch, draw: Draw) -> tuple[list[Tensor], Stats]:
         """The gradient of a batch's loss with respect to the logits, the weights held (first order)."""
         with self.loss(batch, draw) as outcome:
             grads = gradients(outcome.loss, self.logits)
         self.runtime.average_(grads, outcome.weight)
-        return grads, self._stats("valid", outcome)
+        return grads, self.stats("valid", outcome)
 
     def arch_step(self, grads: Sequence[Tensor]) -> None:
         """Step the logits with these gradients."""
@@ -112,7 +112,8 @@ class Learner:
         if self.average is not None:
             self.average.update(self.objective)
 
-    def _stats(self, stream: str, outcome: Outcome) -> Stats:
+    def stats(self, stream: str, outcome: Outcome) -> Stats:
+        """Loss and stats of an outcome over all ranks, named after their stream."""
         stats = self.runtime.means({"loss": outcome.loss, **outcome.stats}, outcome.weight)
         return {f"{stream}/{name}": value for name, value in stats.items()}
 

@@ -78,11 +78,12 @@ class Report:
         self._since = now
 
     def end(self) -> None:
-        """Close what is open."""
+        """Close what is open, once or twice."""
         if self._bar is not None:
             self._bar.close()
         if self._board is not None:
-            self._board.close()
+            with suppress(OSError):  # a disk that is full: whatever the run writes next, or wrote last, says so
+                self._board.close()
 
     def _line(self, done: int, epoch: int, values: Mapping[str, float]) -> None:
         if not self.runtime.leads:

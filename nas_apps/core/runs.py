@@ -102,7 +102,7 @@ def derive(folder: str | Path) -> Genotype:
     recipe = read_recipe(folder)
     arch = Arch(recipe.task.choices(edges=recipe.variant.edges is not None), recipe.variant.relaxations, seed=recipe.seed)
     if recipe.search.epochs:
-        state = checkpoint.read(folder / "checkpoint.pt")
+        state = checkpoint.read(folder / "checkpoint.pt", stage="search")
         arch.load_state_dict(state["learner"]["arch"])
     return _derive(recipe, arch)
 
@@ -113,8 +113,9 @@ def evaluate(folder: str | Path) -> dict[str, float]:
     recipe = read_recipe(folder)
     genotype = Genotype.load(folder / "genotype.json")
     with start(recipe.device, recipe.precision) as runtime:
+        state = checkpoint.read(folder / "checkpoint.pt", runtime.device, stage="train")
         learner, _ = _train_learner(recipe, genotype, runtime)
-        learner.load_state_dict(checkpoint.read(folder / "checkpoint.pt", runtime.device)["learner"])
+        learner.load_state_dict(state["learner"])
         return _evaluate(recipe, learner, recipe.train, {"": learner.arch.expected()})
 
 
@@ -174,7 +175,10 @@ def _run(folder: Path, recipe: Recipe, learner: Learner, streams: Streams,
     identity = json.dumps(relevant(recipe, phase.name), sort_keys=True)
     checkpoints = Checkpoints(folder / "checkpoint.pt", identity, phase.checkpoint_steps or epoch_steps, learner.runtime)
     schedule = recipe.variant.schedule if phase.name == "search" else WeightsOnly()
-    run(learner, schedule, streams, report=report, checkpoints=checkpoints, evaluate=evaluate)
+    try:
+        run(learner, schedule, streams, report=report, checkpoints=checkpoints, evaluate=evaluate)
+    finally:
+        report.end()
     return {**last_figures(folder), "step": phase.epochs * epoch_steps}
 
 

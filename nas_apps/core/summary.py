@@ -91,6 +91,8 @@ def _number(value: float | None) -> str:
 def _read(path: Path) -> dict[str, Any]:
     try:
         data: dict[str, Any] = json.loads(files.read_text(path, "a summary"))
-        return data
     except json.JSONDecodeError:
-        raise UserError(f"{path}: not a summary of nas_apps") from None
+        data = {}
+    if not isinstance(data, dict) or "stage" not in data:
+        raise UserError(f"{path}: not a summary of nas_apps; move it away, and run its stage again with --resume")
+    return data

@@ -109,12 +109,13 @@ class ImageTask:
             )
         except (ValueError, AssertionError):
             raise unknown(f"{phase.name}.weights.optimizer", s.optimizer, timm.optim.list_optimizers()) from None
+        known = ("cosine", "poly", "step", "tanh")  # timm's others count steps of their own, or watch a metric
+        if s.schedule not in known:
+            raise unknown(f"{phase.name}.weights.schedule", s.schedule, known)
         scheduler, _ = timm.scheduler.create_scheduler_v2(
             optimizer, s.schedule, max(phase.epochs, 1), decay_epochs=s.decay_epochs, decay_rate=s.decay_rate,
             min_lr=s.min_lr, warmup_lr=s.lr / (s.warmup_epochs + 1), warmup_epochs=s.warmup_epochs,
         )  # fmt: skip
-        if scheduler is None:
-            raise unknown(f"{phase.name}.weights.schedule", s.schedule, ("cosine", "tanh", "step", "multistep", "poly"))
 
         def set_rates(progress: Progress) -> None:
             scheduler.step(progress.epoch)
