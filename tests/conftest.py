@@ -52,6 +52,7 @@ def learner() -> Callable[[Recipe], tuple[Learner, Streams]]:
         runtime, phase, variant = Runtime(torch.device("cpu")), recipe.search, recipe.variant
         space = recipe.task.choices(edges=variant.edges is not None)
         arch = Arch(space, variant.relaxations, seed=recipe.seed)
+        torch.manual_seed(recipe.seed)
         objective = recipe.task.build(Mixed(arch, variant.wiring), phase)
         halves = variant.schedule.bilevel
         streams = recipe.task.streams(objective, phase, runtime, seed=recipe.seed, halves=halves)

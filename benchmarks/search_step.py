@@ -1,0 +1,244 @@
+"""What a step of each searching method costs, in time and in saved activations, relative to first-order DARTS.
+
+    python benchmarks/search_step.py --device cpu --threads 1 --batch-size 8 --repeats 7
+
+One run measures all methods, on the super-net of the DARTS space and random images of 32 x 32 pixels. The methods take
+turns, a step each, so that a machine that is busy for a while is busy for all of them; every ratio is that of two steps
+of the same turn.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from nas_apps.core.arch import Draw
+from nas_apps.core.config import Recipe, load
+from nas_apps.core.folder import device_name
+from nas_apps.core.learner import Learner
+from nas_apps.core.parts.schedule import TRAIN, VALID
+from nas_apps.core.progress import Progress
+from nas_apps.core.runs import _search_learner
+from nas_apps.core.runtime import Runtime, start
+from nas_apps.core.task import Streams
+from nas_apps.core.variants import VARIANTS
+
+REFERENCE = "darts"
+MIDDLE = Progress(25, 50)
+"""Where in a search the steps are taken: after every warm-up."""
+METHODS: dict[str, tuple[str, ...]] = {
+    **{name: (f"variant={name}",) for name, variant in VARIANTS.items() if variant.schedule.searches},
+    "darts_2nd, by difference": ("variant=darts_2nd", "variant.schedule.exact=false"),
+    "pc_darts, K = 2": ("variant=pc_darts", "variant.wiring.k=2"),
+}
+"""What is measured, and the overrides of a recipe that make it: the table of variants as it is, and two more."""
+
+
+class Method(NamedTuple):
+    """One method, ready to step."""
+
+    recipe: Recipe
+    learner: Learner
+    streams: Streams
+
+    def step(self) -> None:
+        """One step of the search, as the method's schedule takes it."""
+        self.learner.begin(MIDDLE)
+        self.recipe.variant.schedule(self.learner, self.streams)
+
+    @property
+    def sampled(self) -> bool:
+        """Whether what is computed differs from draw to draw."""
+        return any(relax.sparse for relax in self.recipe.variant.relaxations.values())
+
+
+class Saved:
+    """Counts the bytes that autograd keeps for backward, each storage once, while `hooks()` is in force.
+
+    held: now. peak: at most. Storages of the `without` tensors do not count: parameters and buffers are there anyway.
+    """
+
+    def __init__(self, without: Iterable[Tensor]) -> None:
+        self._without = {_storage(tensor) for tensor in without}
+        self._uses: Counter[int] = Counter()
+        self.held = self.peak = 0
+
+    def hooks(self) -> saved_tensors_hooks:
+        """A context in which what is saved is counted, and what is freed is taken off, inside it and later."""
+        return saved_tensors_hooks(lambda tensor: _Kept(tensor, self), lambda kept: kept.tensor)
+
+    def count(self, tensor: Tensor, change: int) -> None:
+        """One more use of a tensor's storage, or one less."""
+        key = _storage(tensor)
+        if key in self._without:
+            return
+        before, self._uses[key] = self._uses[key], self._uses[key] + change
+        if (before == 0) != (self._uses[key] == 0):
+            self.held += change * tensor.untyped_storage().nbytes()
+            self.peak = max(self.peak, self.held)
+
+
+class _Kept:
+    """A saved tensor, for as long as a graph keeps it."""
+
+    def __init__(self, tensor: Tensor, saved: Saved) -> None:
+        self.tensor, self._saved = tensor, saved
+        saved.count(tensor, 1)
+
+    def __del__(self) -> None:
+        self._saved.count(self.tensor, -1)
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def methods(folder: Path, settings: Iterable[str], runtime: Runtime, *, batch_size: int) -> dict[str, Method]:
+    """All methods, on one set of random images that is written into `folder`."""
+    rng, number = np.random.default_rng(0), max(4 * batch_size, 40)
+    pixels, labels = rng.integers(0, 256, (number, 32, 32, 3), np.uint8), np.arange(number) % 10
+    np.savez(folder / "images.npz", x_train=pixels, y_train=labels)
+    fixed = ["task=image", f"task.data={folder / 'images.npz'}", f"search.batch_size={batch_size}", *settings]
+    return {name: method(runtime, *fixed, *overrides) for name, overrides in METHODS.items()}
+
+
+def method(runtime: Runtime, *overrides: str) -> Method:
+    """The method of a recipe that consists of overrides."""
+    recipe = load([], overrides)
+    made = Method(recipe, *_search_learner(recipe, runtime))
+    made.learner.begin(MIDDLE)
+    return made
+
+
+def saved_by_forward(made: Method, *, draws: int, learn_arch: bool = True) -> float:
+    """Megabytes (10^6) per image that one forward of the super-net saves for its backward; the mean over some draws.
+
+    learn_arch: under weights with a gradient, as when the logits learn; otherwise as when the weights of the net do.
+    """
+    learner, total, images = made.learner, 0, 0
+    for _ in range(draws if made.sampled else 1):
+        batch, draw = learner.pull(made.streams.valid, use=VALID) if learn_arch else _pull_detached(made)
+        saved = Saved(_resident(learner))
+        with saved.hooks(), learner.loss(batch, draw) as outcome:
+            total, images = total + saved.held, images + outcome.weight
+    return total / images / 1e6
+
+
+def _pull_detached(made: Method) -> tuple[object, Draw]:
+    batch, draw = made.learner.pull(made.streams.train, use=TRAIN)
+    return batch, draw.detach()
+
+
+def saved_by_step(made: Method) -> float:
+    """Megabytes (10^6) that autograd holds, at most, at any time of one step."""
+    saved = Saved(_resident(made.learner))
+    with saved.hooks():
+        made.step()
+    return saved.peak / 1e6
+
+
+def _resident(learner: Learner) -> list[Tensor]:
+    return [*learner.objective.parameters(), *learner.objective.buffers(), *learner.logits]
+
+
+def seconds(all_methods: Mapping[str, Method], runtime: Runtime, *, repeats: int) -> dict[str, list[float]]:
+    """The time of `repeats` steps of each method, taken in turns after two steps each that do not count."""
+    taken: dict[str, list[float]] = {name: [] for name in all_methods}
+    for turn in range(-2, repeats):
+        for name, made in all_methods.items():
+            begun = _now(runtime)
+            made.step()
+            if turn >= 0:
+                taken[name].append(_now(runtime) - begun)
+    return taken
+
+
+def _now(runtime: Runtime) -> float:
+    if runtime.device.type == "cuda":
+        torch.cuda.synchronize(runtime.device)
+    return perf_counter()
+
+
+def peak_on_device(made: Method, runtime: Runtime) -> float:
+    """Megabytes (10^6) that a CUDA device allocates, at most, in one step, over what it held before."""
+    torch.cuda.synchronize(runtime.device)
+    before = torch.cuda.memory_allocated(runtime.device)
+    torch.cuda.reset_peak_memory_stats(runtime.device)
+    made.step()
+    torch.cuda.synchronize(runtime.device)
+    return (torch.cuda.max_memory_allocated(runtime.device) - before) / 1e6
+
+
+def table(columns: Mapping[str, Mapping[str, str]]) -> str:
+    """Columns by heading, each a cell for every method, as Markdown."""
+    rows = [["method", *columns], ["---"] * (1 + len(columns))]
+    rows += [[name, *(cells[name] for cells in columns.values())] for name in METHODS]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def relative(values: Mapping[str, float], digits: int = 3) -> dict[str, str]:
+    """Values relative to the reference's, which is given in full."""
+    base = values[REFERENCE]
+    return {name: f"{value / base:.{digits}f}" + f" ({base:.1f} MB)" * (name == REFERENCE) for name, value in values.items()}
+
+
+def time_columns(taken: Mapping[str, list[float]]) -> dict[str, dict[str, str]]:
+    """The median step, the median of the ratios to the reference's step of the same turn, and their spread."""
+    ratios = {name: [t / base for t, base in zip(times, taken[REFERENCE], strict=True)] for name, times in taken.items()}
+    middle = {name: f"{statistics.median(values):.2f}" for name, values in ratios.items()}
+    return {
+        "step, s": {name: f"{statistics.median(times):.3f}" for name, times in taken.items()},
+        "step / DARTS": middle,
+        "min to max": {name: f"{min(values):.2f} to {max(values):.2f}" for name, values in ratios.items()},
+    }
+
+
+def measure(all_methods: Mapping[str, Method], runtime: Runtime, *, repeats: int, draws: int) -> dict[str, dict[str, str]]:
+    """Every column of the table."""
+    columns = time_columns(seconds(all_methods, runtime, repeats=repeats))
+    for heading, learn_arch in (("saved by a forward for the logits", True), ("for the weights", False)):
+        forward = {name: saved_by_forward(made, draws=draws, learn_arch=learn_arch) for name, made in all_methods.items()}
+        columns[f"{heading}, per image"] = relative(forward)
+    columns["most held in a step"] = relative({name: saved_by_step(made) for name, made in all_methods.items()}, 2)
+    if runtime.device.type == "cuda":
+        columns["peak of the device"] = relative({n: peak_on_device(made, runtime) for n, made in all_methods.items()}, 2)
+    return columns
+
+
+def main(
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 64,
+    channels: Annotated[int, typer.Option(help="Channels of the first cells.")] = 16,
+    cells: Annotated[int, typer.Option(help="Cells of the super-net.")] = 8,
+    repeats: Annotated[int, typer.Option(help="Steps of each method that are timed.", min=1)] = 10,
+    draws: Annotated[int, typer.Option(help="Draws over which the memory of sampled methods is averaged.", min=1)] = 50,
+    threads: Annotated[int | None, typer.Option(help="Threads on the CPU; torch's own number when not given.")] = None,
+) -> None:
+    """Print a table of what a search step costs, method by method."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    settings = [f"search.network.channels={channels}", f"search.network.cells={cells}"]
+    with tempfile.TemporaryDirectory() as folder, start(device, precision) as runtime:
+        all_methods = methods(Path(folder), settings, runtime, batch_size=batch_size)
+        columns = measure(all_methods, runtime, repeats=repeats, draws=draws)
+        typer.echo(
+            f"{device_name(runtime.device)}, torch {torch.__version__}, {'bf16' if runtime.bf16 else 'fp32'}; "
+            f"C{channels} L{cells}, batch {batch_size}; {repeats} steps, {draws} draws\n"
+        )
+    typer.echo(table(columns))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,32 @@
+"""Every task that is installed is held to the laws of tasks."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Any
+
+import pytest
+
+from nas_apps.testing import check_task
+
+SIZES: dict[str, dict[str, Any]] = {
+    "toy": {"task": {"points": 48}, "search": {"batch_size": 8}, "train": {"batch_size": 8}},
+    "image": {
+        "task": {"train_images": 64},
+        "search": {"batch_size": 8, "network": {"channels": 4, "cells": 3, "affine": True}},
+        "train": {"batch_size": 8, "network": {"channels": 4, "cells": 3, "auxiliary": 0.4}},
+    },
+}
+
+
+@pytest.mark.parametrize("name", sorted(point.name for point in entry_points(group="nas_apps.tasks")))
+def test_a_task_obeys_the_laws(name: str) -> None:
+    check_task(name, SIZES[name])
+
+
+def test_a_task_that_breaks_a_law_is_told_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nas_apps.tasks.toy import ToyTask
+
+    monkeypatch.setattr(ToyTask, "evaluate", lambda *_: {"loss": 0.0})
+    with pytest.raises(AssertionError, match="does not answer the goal's 'accuracy'"):
+        check_task("toy", SIZES["toy"])
