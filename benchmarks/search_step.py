@@ -93,7 +93,7 @@ class _Kept:
     """A saved tensor, for as long as a graph keeps it."""
 
     def __init__(self, tensor: Tensor, saved: Saved) -> None:
-        self.tensor, self._saved = tensor, saved
+        self.tensor, self._saved = tensor.detach(), saved  # with its graph it would keep the graph that keeps it
         saved.count(tensor, 1)
 
     def __del__(self) -> None:

@@ -1,0 +1,85 @@
+"""Every recipe and every YAML that is shipped."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nas_apps.core.config import load
+from nas_apps.core.variants import VARIANTS
+
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted(path.name for path in (ROOT / "recipes").glob("*.sh") if path.name != "run_stages.sh")
+CONFS = sorted((ROOT / "recipes" / "conf").glob("*/*/base.yaml"))
+
+
+def sh(recipe: str, *args: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = ["sh", str(ROOT / "recipes" / recipe), *args]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=900)
+
+
+@pytest.mark.parametrize("variant", list(VARIANTS))
+@pytest.mark.parametrize("base", CONFS, ids=[path.parent.name for path in CONFS])
+def test_every_configuration_builds_for_every_method(base: Path, variant: str) -> None:
+    brought = [path for path in (base.with_name(f"{variant}.yaml"),) if path.exists()]
+    for sizes in ("embedded", "smoke"):
+        small = [path for path in (base.with_name(f"{sizes}.yaml"),) if path.exists()]
+        for sources in ([base, *brought], [base, *brought, *small]):
+            recipe = load(sources, [f"variant={variant}"])
+            assert recipe.variant_name == variant
+            assert recipe.task.choices(edges=True)
+
+
+def test_every_yaml_is_of_a_recipe_or_a_method() -> None:
+    names = {path.stem for path in (ROOT / "recipes" / "conf").glob("*/*/*.yaml")}
+    assert names <= {"base", "embedded", "smoke", *VARIANTS}
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (("--varient", "darts"), "no option '--varient'; allowed"),
+        (("--seed",), "--seed needs a value"),
+        (("--seed", "x"), "got 'x'; allowed: a number"),
+    ],
+)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_wrong_option_is_one_line_and_status_2(recipe: str, args: tuple[str, ...], line: str) -> None:
+    done = sh(recipe, *args)
+    assert done.returncode == 2
+    assert line in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_quick_start_goes_through_every_stage_and_ends_with_its_summary(tmp_path: Path) -> None:
+    tiny = ("search.epochs=1", "search.epoch_steps=1", "train.epochs=1", "train.epoch_steps=1", "task.train_images=64",
+            "search.batch_size=8", "train.batch_size=8", "train.network.channels=4", "train.network.cells=3")  # fmt: skip
+    done = sh("quickstart.sh", "--smoke", "--variant", "gdas", "--run", "mine", *tiny, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    last = done.stdout.splitlines()[-1]
+    assert last == str(tmp_path / "mine" / "summary.json")
+    summary = json.loads(Path(last).read_text())
+    assert summary["variant"] == "gdas"
+    assert set(summary["stages"]) == {"search", "train", "random_search", "random_train"}
+    assert summary["stages"]["random_train"]["variant"] == "random"
+    assert summary["command"].startswith("sh ")
+    assert "normal: " in done.stdout
+    assert "random_train" in done.stdout
+    assert (tmp_path / "mine" / "report.html").exists()
+    again = sh("quickstart.sh", "--smoke", "--variant", "gdas", "--run", "mine", *tiny, "train.epochs=2", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "train.epochs is 1 there and 2 here" in again.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_smoke_run_of_every_recipe_ends_well(recipe: str, tmp_path: Path) -> None:
+    done = sh(recipe, "--smoke", "--run", "mine", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(Path(done.stdout.splitlines()[-1]).read_text())["metrics"]["accuracy"] > 0
