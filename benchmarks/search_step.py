@@ -12,7 +12,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, NamedTuple
@@ -104,13 +104,12 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def methods(folder: Path, settings: Iterable[str], runtime: Runtime, *, batch_size: int) -> dict[str, Method]:
-    """All methods, on one set of random images that is written into `folder`."""
-    rng, number = np.random.default_rng(0), max(4 * batch_size, 40)
+def random_images(folder: Path, *, batch_size: int) -> tuple[str, ...]:
+    """Write a set of random images into `folder`; the overrides of a recipe that searches on it."""
+    rng, number, path = np.random.default_rng(0), max(4 * batch_size, 40), folder / "images.npz"
     pixels, labels = rng.integers(0, 256, (number, 32, 32, 3), np.uint8), np.arange(number) % 10
-    np.savez(folder / "images.npz", x_train=pixels, y_train=labels)
-    fixed = ["task=image", f"task.data={folder / 'images.npz'}", f"search.batch_size={batch_size}", *settings]
-    return {name: method(runtime, *fixed, *overrides) for name, overrides in METHODS.items()}
+    np.savez(path, x_train=pixels, y_train=labels)
+    return "task=image", f"task.data={path}", f"search.batch_size={batch_size}"
 
 
 def method(runtime: Runtime, *overrides: str) -> Method:
@@ -121,18 +120,15 @@ def method(runtime: Runtime, *overrides: str) -> Method:
     return made
 
 
-def saved_by_forward(made: Method, *, draws: int, learn_arch: bool = True) -> float:
-    """Megabytes (10^6) per image that one forward of the super-net saves for its backward; the mean over some draws.
+def saved_by_forward(made: Method, *, learn_arch: bool = True) -> float:
+    """Megabytes (10^6) per image that one forward of the super-net saves for its backward.
 
     learn_arch: under weights with a gradient, as when the logits learn; otherwise as when the weights of the net do.
     """
-    learner, total, images = made.learner, 0, 0
-    for _ in range(draws if made.sampled else 1):
-        batch, draw = learner.pull(made.streams.valid, use=VALID) if learn_arch else _pull_detached(made)
-        saved = Saved(_resident(learner))
-        with saved.hooks(), learner.loss(batch, draw) as outcome:
-            total, images = total + saved.held, images + outcome.weight
-    return total / images / 1e6
+    learner, saved = made.learner, Saved(_resident(made.learner))
+    batch, draw = learner.pull(made.streams.valid, use=VALID) if learn_arch else _pull_detached(made)
+    with saved.hooks(), learner.loss(batch, draw) as outcome:
+        return saved.held / outcome.weight / 1e6
 
 
 def _pull_detached(made: Method) -> tuple[object, Draw]:
@@ -152,11 +148,11 @@ def _resident(learner: Learner) -> list[Tensor]:
     return [*learner.objective.parameters(), *learner.objective.buffers(), *learner.logits]
 
 
-def seconds(all_methods: Mapping[str, Method], runtime: Runtime, *, repeats: int) -> dict[str, list[float]]:
+def seconds(ready: Mapping[str, Method], runtime: Runtime, *, repeats: int) -> dict[str, list[float]]:
     """The time of `repeats` steps of each method, taken in turns after two steps each that do not count."""
-    taken: dict[str, list[float]] = {name: [] for name in all_methods}
+    taken: dict[str, list[float]] = {name: [] for name in ready}
     for turn in range(-2, repeats):
-        for name, made in all_methods.items():
+        for name, made in ready.items():
             begun = _now(runtime)
             made.step()
             if turn >= 0:
@@ -190,29 +186,36 @@ def table(columns: Mapping[str, Mapping[str, str]]) -> str:
 def relative(values: Mapping[str, float], digits: int = 3) -> dict[str, str]:
     """Values relative to the reference's, which is given in full."""
     base = values[REFERENCE]
-    return {name: f"{value / base:.{digits}f}" + f" ({base:.1f} MB)" * (name == REFERENCE) for name, value in values.items()}
+    cells = {name: f"{value / base:.{digits}f}" for name, value in values.items()}
+    return {**cells, REFERENCE: f"{cells[REFERENCE]} ({base:.1f} MB)"}
 
 
 def time_columns(taken: Mapping[str, list[float]]) -> dict[str, dict[str, str]]:
     """The median step, the median of the ratios to the reference's step of the same turn, and their spread."""
-    ratios = {name: [t / base for t, base in zip(times, taken[REFERENCE], strict=True)] for name, times in taken.items()}
-    middle = {name: f"{statistics.median(values):.2f}" for name, values in ratios.items()}
+    bases = taken[REFERENCE]
+    ratios = {name: [t / base for t, base in zip(times, bases, strict=True)] for name, times in taken.items()}
     return {
         "step, s": {name: f"{statistics.median(times):.3f}" for name, times in taken.items()},
-        "step / DARTS": middle,
+        "step": {name: f"{statistics.median(values):.2f}" for name, values in ratios.items()},
         "min to max": {name: f"{min(values):.2f} to {max(values):.2f}" for name, values in ratios.items()},
     }
 
 
-def measure(all_methods: Mapping[str, Method], runtime: Runtime, *, repeats: int, draws: int) -> dict[str, dict[str, str]]:
-    """Every column of the table."""
-    columns = time_columns(seconds(all_methods, runtime, repeats=repeats))
-    for heading, learn_arch in (("saved by a forward for the logits", True), ("for the weights", False)):
-        forward = {name: saved_by_forward(made, draws=draws, learn_arch=learn_arch) for name, made in all_methods.items()}
-        columns[f"{heading}, per image"] = relative(forward)
-    columns["most held in a step"] = relative({name: saved_by_step(made) for name, made in all_methods.items()}, 2)
+def memory_columns(ready: Mapping[str, Method], runtime: Runtime, *, draws: int) -> dict[str, dict[str, str]]:
+    """What a forward saves per image, what a step holds, and what it allocates where the device can tell."""
+
+    def column(measure: Callable[[Method], float], digits: int = 3) -> dict[str, str]:
+        numbers = {name: draws if made.sampled else 1 for name, made in ready.items()}
+        means = {name: statistics.mean(measure(ready[name]) for _ in range(n)) for name, n in numbers.items()}
+        return relative(means, digits)
+
+    columns = {
+        "saved per image, logits learn": column(saved_by_forward),
+        "weights learn": column(lambda made: saved_by_forward(made, learn_arch=False)),
+        "most held in a step": column(saved_by_step, 2),
+    }
     if runtime.device.type == "cuda":
-        columns["peak of the device"] = relative({n: peak_on_device(made, runtime) for n, made in all_methods.items()}, 2)
+        columns["peak of the device"] = column(lambda made: peak_on_device(made, runtime), 2)
     return columns
 
 
@@ -229,13 +232,15 @@ def main(
     """Print a table of what a search step costs, method by method."""
     if threads is not None:
         torch.set_num_threads(threads)
-    settings = [f"search.network.channels={channels}", f"search.network.cells={cells}"]
+    sizes = f"search.network.channels={channels}", f"search.network.cells={cells}"
     with tempfile.TemporaryDirectory() as folder, start(device, precision) as runtime:
-        all_methods = methods(Path(folder), settings, runtime, batch_size=batch_size)
-        columns = measure(all_methods, runtime, repeats=repeats, draws=draws)
+        settings = *random_images(Path(folder), batch_size=batch_size), *sizes
+        ready = {name: method(runtime, *settings, *overrides) for name, overrides in METHODS.items()}
+        columns = time_columns(seconds(ready, runtime, repeats=repeats))
+        columns |= memory_columns(ready, runtime, draws=draws)
         typer.echo(
             f"{device_name(runtime.device)}, torch {torch.__version__}, {'bf16' if runtime.bf16 else 'fp32'}; "
-            f"C{channels} L{cells}, batch {batch_size}; {repeats} steps, {draws} draws\n"
+            f"C{channels} L{cells}, batch {batch_size}; {repeats} steps, {draws} draws; relative to {REFERENCE}\n"
         )
     typer.echo(table(columns))
 

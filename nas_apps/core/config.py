@@ -168,10 +168,11 @@ def _override(text: str) -> Any:
 
 
 def _over(merged: Any, node: Any) -> Any:
-    for path in ("variant", *(f"variant.{part}" for part in PARTS)):
+    both = OmegaConf.is_dict(merged.get("variant")) and OmegaConf.is_dict(node.get("variant"))
+    for path in ("variant", *(f"variant.{part}" for part in PARTS)) if both else ():
         old, new = OmegaConf.select(merged, path), OmegaConf.select(node, path)
-        both = OmegaConf.is_dict(old) and OmegaConf.is_dict(new) and "name" in old and "name" in new
-        if both and old["name"] != new["name"]:
+        named = OmegaConf.is_dict(old) and OmegaConf.is_dict(new) and "name" in old and "name" in new
+        if named and old["name"] != new["name"]:
             OmegaConf.update(merged, path, {}, merge=False)
     return OmegaConf.unsafe_merge(merged, node)
 

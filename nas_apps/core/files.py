@@ -34,13 +34,18 @@ def write_text(path: Path, text: str) -> None:
     write(path, text.encode())
 
 
-def append_text(path: Path, text: str) -> None:
+def append(path: Path, content: bytes) -> None:
     """Add to a log file."""
     try:
-        with path.open("a") as file:
-            file.write(text)
+        with path.open("ab", buffering=0) as file:
+            file.write(content)
     except OSError as error:
         raise _cannot_write(path, error) from error
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add to a log file that is text."""
+    append(path, text.encode())
 
 
 def read_text(path: Path, what: str) -> str:

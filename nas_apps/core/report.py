@@ -46,9 +46,9 @@ class Report:
         for name in ("metrics.jsonl", "choices.jsonl", "timing.jsonl"):
             _cut(self.folder / name, start)
         if start < steps:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import, and only a run needs it
+            from nas_apps.core.board import Board  # slow to import, and only a run needs it
 
-            self._board = SummaryWriter(str(self.folder), purge_step=start + 1)
+            self._board = Board(self.folder, start + 1)
             bar = "{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}] {postfix}"
             every = 0.1 if sys.stderr.isatty() else 30.0  # a log file gets a line now and then, not a film
             self._bar = tqdm(total=steps, initial=start, desc=self.folder.name, unit="step", dynamic_ncols=True,
@@ -81,16 +81,13 @@ class Report:
         """Close what is open, once or twice."""
         if self._bar is not None:
             self._bar.close()
-        if self._board is not None:
-            with suppress(OSError):  # a disk that is full: whatever the run writes next, or wrote last, says so
-                self._board.close()
 
     def _line(self, done: int, epoch: int, values: Mapping[str, float]) -> None:
         if not self.runtime.leads:
             return
         files.append_text(self.folder / "metrics.jsonl", json.dumps({"step": done, "epoch": epoch, **values}) + "\n")
         for name, value in values.items():
-            self._board.add_scalar(name, value, done)
+            self._board.add(name, value, done)
         self._shown |= {name.replace("evaluation/", "held-out "): f"{value:.4g}" for name, value in values.items()
                         if name.endswith(("/loss", f"/{self.goal}"))}
         if self._bar is not None:

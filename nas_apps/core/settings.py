@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -53,7 +53,7 @@ def convert(hint: Any, value: Any, path: str) -> Any:
         return None
     for kind in kinds:
         if kind in TABLES:
-            return _part(TABLES[kind], value, path, [*TABLES[kind], *(["null"] if type(None) in kinds else [])])
+            return _part(TABLES[kind], value, path, ["null"] if type(None) in kinds else [])
         if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
             return from_plain(typing.cast(type, kind), value, path)
     try:
@@ -64,12 +64,12 @@ def convert(hint: Any, value: Any, path: str) -> Any:
         raise UserError(f"{path}: got {value!r}; allowed: {in_words(hint)}") from None
 
 
-def known(where: str, name: object, allowed: Iterable[str]) -> str:
-    """`name`, if it is one of `allowed`."""
+def known(where: str, name: object, allowed: Collection[str], others: Iterable[str] = ()) -> str:
+    """`name`, if it is one of `allowed`; `others` are what else the user could write."""
     if name is None:
-        raise UserError(f"{where}: not given; allowed: {', '.join(sorted(allowed))}")
+        raise UserError(f"{where}: not given; allowed: {', '.join(sorted([*allowed, *others]))}")
     if not isinstance(name, str) or name not in allowed:
-        raise unknown(where, name, allowed)
+        raise unknown(where, name, [*allowed, *others])
     return name
 
 
@@ -117,12 +117,10 @@ def in_words(hint: Any) -> str:
     return _WORDS.get(hint) or ", ".join(TABLES.get(hint, [str(hint)]))
 
 
-def _part(table: Mapping[str, type], value: Any, path: str, allowed: Iterable[str]) -> Any:
-    if not isinstance(value, Mapping):
-        value = {"name": known(path, value, allowed)}
-    settings = dict(value)
+def _part(table: Mapping[str, type], value: Any, path: str, others: Iterable[str]) -> Any:
+    settings = dict(value) if isinstance(value, Mapping) else {"name": value}
     name = settings.pop("name", None)
-    name = known(path if name else f"{path}.name", name, table)
+    name = known(f"{path}.name", name, table) if name is None else known(path, name, table, others)
     return from_plain(table[name], settings, path, name=name)
 
 
