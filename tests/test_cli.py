@@ -288,7 +288,7 @@ UNBOUNDED = {
     "variant=gdas variant.relax.temperature=0": "variant.relax.temperature: got 0",
     "variant.schedule=weights_only": "variant.schedule: ",
 }
-SIZES = [*WRONG.items(), *(pytest.param(f"task=toy {key}", value, marks=unchecked) for key, value in UNBOUNDED.items())]
+SIZES = [*WRONG.items(), *(pytest.param(f"task=toy search.epochs=1 {key}", value, marks=unchecked) for key, value in UNBOUNDED.items())]
 
 
 @pytest.mark.parametrize(("words", "complaint"), SIZES, ids=lambda value: value[:60] or "nothing")
@@ -611,7 +611,7 @@ def test_a_derivation_into_a_folder_that_may_not_be_written_is_one_line(cli: Run
 
 
 def test_a_search_that_the_user_stops_says_so_and_goes_on_later(cli: Run, tmp_path: Path) -> None:
-    command = ["search", *TINY, "search.epoch_steps=100", "search.checkpoint_steps=10", "--resume"]
+    command = ["search", *TINY, "search.epoch_steps=50", "search.checkpoint_steps=10", "--resume"]
     process = subprocess.Popen(
         [sys.executable, "-m", "nas_apps", *command, "--run", "stopped"],
         cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

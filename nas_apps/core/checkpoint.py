@@ -82,8 +82,9 @@ def read(path: Path, device: torch.device | str = "cpu", *, stage: str | None = 
         raise UserError(f"{path}: not a checkpoint of nas_apps; move it away to start anew")
     if state.get("version") != VERSION:
         raise UserError(f"{path}: checkpoint version {state.get('version')}; this release reads version {VERSION}")
-    if stage is not None and _stage(state["recipe"]) != stage:
-        raise UserError(f"{path}: written by a {_NOUNS[_stage(state['recipe'])]}; allowed: the folder of a {_NOUNS[stage]}")
+    found = _stage(state["recipe"])
+    if found != (stage or found):
+        raise UserError(f"{path}: written by a {_NOUNS[found]}; allowed: the folder of a {_NOUNS[stage]}")
     return state
 
 

@@ -15,6 +15,7 @@ from nas_apps.core.genotype import FORMAT, VERSION, Genotype
 from nas_apps.core.picture_weights import Matrix
 from nas_apps.core.space import Space
 from nas_apps.core.space_json import read_space
+from nas_apps.core.summary import rank
 
 FILES = ("recipe.yaml", "space.json", "genotype.json", "metrics.jsonl", "choices.jsonl", "summary.json")
 OWN = ("recipe.yaml", "metrics.jsonl")
@@ -56,14 +57,17 @@ class Stage:
 
 
 def read_stages(folder: Path) -> list[Stage]:
-    """The stages in a folder: itself if it is one, and those in folders under it; searches first, then by name."""
+    """The stages in a folder: itself if it is one, and those in folders under it.
+
+    The method's own search and training come first, then searches before trainings, then by name.
+    """
     found: list[Path] = []
     for path in reversed(list(_folders(folder, DEPTH))):  # what is inside a folder comes before it
         holds_stages = any(path in stage.parents for stage in found)
         if any((path / name).is_file() for name in (OWN if holds_stages else FILES)):
             found.append(path)
     stages = [_read(path, path.relative_to(folder).as_posix() if path != folder else _name(folder)) for path in found]
-    return sorted(stages, key=lambda stage: (not stage.searched, stage.name.rpartition("/")[2] != "train", stage.name))
+    return sorted(stages, key=lambda stage: (rank(stage.name.rpartition("/")[2]), not stage.searched, stage.name))
 
 
 def finite(value: object) -> float:

@@ -15,12 +15,18 @@ from nas_apps.core.space_json import read_space
 
 def stages(folder: Path) -> dict[str, dict[str, Any]]:
     """The summaries of the stage folders in a run folder, by name; of the folder itself when it is one."""
-    found = {path.parent.name: _read(path) for path in sorted(folder.glob("*/summary.json"))}
+    paths = sorted(folder.glob("*/summary.json"), key=lambda path: (rank(path.parent.name), path))
+    found = {path.parent.name: _read(path) for path in paths}
     if not found and (folder / "summary.json").exists():
         found = {folder.name: _read(folder / "summary.json")}
     if not found:
         raise UserError(f"{folder}: no finished stage (no summary.json); allowed: the folder of a run, or of one stage")
     return found
+
+
+def rank(stage: str) -> int:
+    """Where a stage stands among those of a run: the method's own before what it is compared with."""
+    return ("search", "train").index(stage) if stage in ("search", "train") else 2
 
 
 def combine(folder: Path) -> Path:
