@@ -34,14 +34,27 @@ def main(
     for variant in variants.split(","):
         for seed in seeds.split(","):
             folder = (out / f"{variant}_{seed}").resolve()
-            command = ["sh", str(recipe), "--variant", variant, "--seed", seed, "--run", str(folder), *(arguments or [])]
+            command = [
+                "sh",
+                str(recipe),
+                "--variant",
+                variant,
+                "--seed",
+                seed,
+                "--run",
+                str(folder),
+                *(arguments or []),
+            ]
             if not (folder / "report.html").exists():
                 subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
             found = stages(folder)
             results.setdefault(variant, []).append(found["train"])
             results.setdefault(f"random, beside {variant}", []).append(found["random_train"])
-            typer.echo(f"{variant} seed {seed}: {metric} {found['train']['metrics'][metric]:.4f}, "
-                       f"random {found['random_train']['metrics'][metric]:.4f}", err=True)
+            typer.echo(
+                f"{variant} seed {seed}: {metric} {found['train']['metrics'][metric]:.4f}, "
+                f"random {found['random_train']['metrics'][metric]:.4f}",
+                err=True,
+            )
     typer.echo(f"| cell | {metric}: mean ± sd over searches | each | params, mean | seconds of training, mean |")
     typer.echo("|---|---|---|---|---|")
     for name, runs in results.items():

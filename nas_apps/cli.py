@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 
 _ClickError = typer.BadParameter.__mro__[2]  # of the click that typer brings along, or of the one installed
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
-                  help="Search network cells with any DARTS variant, train what was found, compare and report.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Search network cells with any DARTS variant, train what was found, compare and report.",
+)
 
 Sources = Annotated[list[str], typer.Argument(help="YAML files, the later over the earlier, and key=value overrides.")]
 Run = Annotated[Path, typer.Option(help="The folder of the run.")]
@@ -38,13 +42,17 @@ def search(sources: Sources, run: Run, resume: Resume = False) -> None:
 
 
 @app.command()
-def derive(run: Folder, out: Annotated[Path, typer.Option(help="Where to write the genotype; its drawing goes beside it.")]) -> None:
+def derive(
+    run: Folder, out: Annotated[Path, typer.Option(help="Where to write the genotype; its drawing goes beside it.")]
+) -> None:
     """Write the architecture of a search as it stands, and draw it."""
     from nas_apps.core import files, folder, picture, runs, summary
     from nas_apps.core.genotype import Genotype
 
     if out.suffix == ".svg":
-        raise UserError(f"{out}: the drawing's name; allowed: --out with another ending, such as {out.with_suffix('.json')}")
+        raise UserError(
+            f"{out}: the drawing's name; allowed: --out with another ending, such as {out.with_suffix('.json')}"
+        )
     genotype = runs.derive(run)
     if out.exists() and Genotype.load(out) != genotype:
         raise UserError(f"{out}: holds another genotype; allowed: another --out")
@@ -56,8 +64,12 @@ def derive(run: Folder, out: Annotated[Path, typer.Option(help="Where to write t
 
 
 @app.command()
-def train(sources: Sources, run: Run, resume: Resume = False,
-          genotype: Annotated[str, typer.Option(help="A genotype's file, or the name of a published one.")] = ...) -> None:
+def train(
+    sources: Sources,
+    run: Run,
+    resume: Resume = False,
+    genotype: Annotated[str, typer.Option(help="A genotype's file, or the name of a published one.")] = ...,
+) -> None:
     """Stack the cells of a genotype, and train the network from scratch."""
     from nas_apps.core import runs
 
@@ -67,7 +79,9 @@ def train(sources: Sources, run: Run, resume: Resume = False,
 
 
 @app.command()
-def evaluate(run: Folder, table: Annotated[Path | None, typer.Option(help="Accuracies by cell (NAS-Bench-201).")] = None) -> None:
+def evaluate(
+    run: Folder, table: Annotated[Path | None, typer.Option(help="Accuracies by cell (NAS-Bench-201).")] = None
+) -> None:
     """Evaluate a trained network anew, or look its cell up in a table of accuracies."""
     from nas_apps.core import runs
 
@@ -97,7 +111,10 @@ def show(sources: Sources) -> None:
     _say(OmegaConf.to_yaml(OmegaConf.create(recipe.plain())))
     for name, choice in recipe.task.choices(edges=recipe.variant.edges is not None).items():
         rows, options = choice.shape
-        _say(f"# {name}: {rows} decisions of {options} options: {', '.join(dict.fromkeys(o for row in choice.rows for o in row))}")
+        _say(
+            f"# {name}: {rows} decisions of {options} options: "
+            + ", ".join(dict.fromkeys(option for row in choice.rows for option in row))
+        )
     _say(f"# data: {recipe.task.data_facts()}")
 
 

@@ -58,8 +58,9 @@ def test_a_wrong_option_is_one_line_and_status_2(recipe: str, args: tuple[str, .
 
 
 def test_the_quick_start_goes_through_every_stage_and_ends_with_its_summary(tmp_path: Path) -> None:
-    tiny = ("search.epochs=1", "search.epoch_steps=1", "train.epochs=1", "train.epoch_steps=1", "task.train_images=64",
-            "search.batch_size=8", "train.batch_size=8", "train.network.channels=4", "train.network.cells=3")  # fmt: skip
+    tiny = [f"{phase}.{key}=1" for phase in ("search", "train") for key in ("epochs", "epoch_steps")]
+    tiny += [f"{phase}.batch_size=8" for phase in ("search", "train")]
+    tiny += ["task.train_images=64", "train.network.channels=4", "train.network.cells=3"]
     done = sh("quickstart.sh", "--smoke", "--variant", "gdas", "--run", "mine", *tiny, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     last = done.stdout.splitlines()[-1]

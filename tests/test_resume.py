@@ -74,11 +74,15 @@ def test_a_search_killed_around_a_checkpoint_ends_as_if_it_had_not_been(
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.15, 0.4])
-def test_a_process_killed_with_sigkill_at_any_moment_goes_on_with_the_same_command(delay: float, tmp_path: Path) -> None:
+def test_a_process_killed_with_sigkill_at_any_moment_goes_on_with_the_same_command(
+    delay: float, tmp_path: Path
+) -> None:
     command = [sys.executable, "-m", "nas_apps", "search", "task=toy", "variant=gdas", "search.epochs=40",
                "search.batch_size=16", "search.checkpoint_steps=3", "search.log_steps=1", "--resume"]  # fmt: skip
     subprocess.run([*command, "--run", "whole"], cwd=tmp_path, check=True, capture_output=True)
-    process = subprocess.Popen([*command, "--run", "killed"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [*command, "--run", "killed"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     deadline = time.monotonic() + 120
     while not (tmp_path / "killed" / "checkpoint.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -175,7 +179,9 @@ def test_a_damaged_or_foreign_checkpoint_is_one_clear_line(
         torch.save({"state_dict": {"w": torch.zeros(2)}}, path)
     else:
         path.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "text": b"hello\n" * 50}[damage])
-    with pytest.raises(UserError, match=r"checkpoint.pt: (truncated, or not a checkpoint|not a checkpoint of nas_apps)"):
+    with pytest.raises(
+        UserError, match=r"checkpoint.pt: (truncated, or not a checkpoint|not a checkpoint of nas_apps)"
+    ):
         runs.search(made, tmp_path / "run", resume=True)
 
 

@@ -19,8 +19,8 @@ from nas_apps.core import files
 class Board:
     """A file of scalars that TensorBoard reads.
 
-    Unlike torch's SummaryWriter it has no thread, which on a full disk would die with a traceback; every scalar is in the
-    file when `add` returns.
+    Unlike torch's SummaryWriter it has no thread, which on a full disk would die with a traceback; every scalar is in
+    the file when `add` returns.
 
     Args:
         step: the first step that this file tells of; what an earlier file tells of it and of later ones is void.

@@ -37,13 +37,14 @@ class Fill(Protocol):
 class Cell(nn.Module):
     """A directed acyclic graph of edges; a node is the sum of the edges into it.
 
-    Called as `cell(*inputs, context=(...))`; returns the states of its nodes, of equal shape, as a list: how they become
-    one output is the skeleton's affair. `context` (a mask, say) reaches every operation untouched. The stride of a cell
-    acts on the edges from its inputs alone.
+    Called as `cell(*inputs, context=(...))`; returns the states of its nodes, of equal shape, as a list: how they
+    become one output is the skeleton's affair. `context` (a mask, say) reaches every operation untouched. The stride of
+    a cell acts on the edges from its inputs alone.
     """
 
-    def __init__(self, dag: Dag, edges: dict[int, tuple[nn.Module, Read]], nodes: dict[int, Read],
-                 empty: nn.Module | None) -> None:
+    def __init__(
+        self, dag: Dag, edges: dict[int, tuple[nn.Module, Read]], nodes: dict[int, Read], empty: nn.Module | None
+    ) -> None:
         super().__init__()
         self.dag, self.empty = dag, empty
         self.edges = nn.ModuleDict({str(index): edge for index, (edge, _) in edges.items()})
@@ -54,7 +55,7 @@ class Cell(nn.Module):
         states = list(inputs)
         for target in self.dag.targets():
             states.append(self._node(target, states, context))
-        return states[self.dag.inputs:]
+        return states[self.dag.inputs :]
 
     def _node(self, target: int, states: list[Tensor], context: tuple[Tensor, ...]) -> Tensor:
         node = self._nodes[target]() if target in self._nodes else Row(None, tuple(range(target)), DONE)
@@ -95,7 +96,10 @@ class Mixed:
     def cell(self, name: str, dag: Dag, ops: OpTable, args: OpArgs) -> Cell:
         rows = self._arch.space[op_choice(name)].rows
         edges = {
-            index: (self._wiring.edge(rows[index], ops, _at(source, dag, args)), self._arch.reader(op_choice(name), index))
+            index: (
+                self._wiring.edge(rows[index], ops, _at(source, dag, args)),
+                self._arch.reader(op_choice(name), index),
+            )
             for index, (source, _) in enumerate(dag.edges())
         }
         choices = {target: edge_choice(name, target) for target in dag.targets()}
@@ -113,8 +117,13 @@ class Fixed:
         progress: where the run stands, for a wiring that asks; a finished run without one.
     """
 
-    def __init__(self, space: Space, genotype: Genotype, wiring: Wiring | None = None,
-                 progress: Callable[[], Progress] = lambda: DONE) -> None:
+    def __init__(
+        self,
+        space: Space,
+        genotype: Genotype,
+        wiring: Wiring | None = None,
+        progress: Callable[[], Progress] = lambda: DONE,
+    ) -> None:
         self._kept = genotype.validate(space).kept
         self._wiring, self._progress = wiring or Full(), progress
 

@@ -61,9 +61,15 @@ class Checkpoints:
         rng = self.runtime.gather(_rng())
         if self.runtime.leads:
             state = {
-                "format": FORMAT, "version": VERSION, "recipe": self.recipe, "step": step, "learner": learner.state_dict(),
-                "train": streams.train.state_dict(), "valid": streams.valid.state_dict(), "rng": rng,
-            }  # fmt: skip
+                "format": FORMAT,
+                "version": VERSION,
+                "recipe": self.recipe,
+                "step": step,
+                "learner": learner.state_dict(),
+                "train": streams.train.state_dict(),
+                "valid": streams.valid.state_dict(),
+                "rng": rng,
+            }
             buffer = io.BytesIO()
             torch.save(state, buffer)
             files.write(self.path, buffer.getbuffer())
@@ -83,7 +89,7 @@ def read(path: Path, device: torch.device | str = "cpu", *, stage: str | None = 
     if state.get("version") != VERSION:
         raise UserError(f"{path}: checkpoint version {state.get('version')}; this release reads version {VERSION}")
     found = _stage(state["recipe"])
-    if found != (stage or found):
+    if stage is not None and found != stage:
         raise UserError(f"{path}: written by a {_NOUNS[found]}; allowed: the folder of a {_NOUNS[stage]}")
     return state
 
@@ -95,8 +101,10 @@ def _stage(recipe: str) -> str:
 def _rng() -> dict[str, Any]:
     name, keys, *rest = cast(tuple[Any, ...], np.random.get_state(legacy=True))
     state: dict[str, Any] = {
-        "torch": torch.get_rng_state(), "python": random.getstate(), "numpy": (name, torch.from_numpy(keys.astype("int64")), *rest)
-    }  # fmt: skip
+        "torch": torch.get_rng_state(),
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(keys.astype("int64")), *rest),
+    }
     return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
 
 

@@ -65,7 +65,11 @@ def _refusal(folder: Path, recipe: Recipe, stage: str, resume: bool) -> str | No
     if not resume:
         return f"{folder}: holds a run; allowed: --resume to go on with it, or another folder"
     difference = _difference(relevant(read_recipe(folder), stage), relevant(recipe, stage))
-    return f"{folder}: holds a run of another recipe: {difference}; allowed: the same recipe, or another folder" if difference else None
+    return (
+        f"{folder}: holds a run of another recipe: {difference}; allowed: the same recipe, or another folder"
+        if difference
+        else None
+    )
 
 
 def _difference(there: Any, here: Any, path: str = "") -> str | None:

@@ -47,8 +47,6 @@ class Genotype:
                         raise UserError(f"{where}: {name}[{index}]: no option {option!r} in {options[index]}")
                 if len(set(row)) < len(row):
                     raise UserError(f"{where}: {name}[{index}]: keeps an option twice: {', '.join(row)}")
-                if not row and space[name].dag is None:
-                    raise UserError(f"{where}: {name}[{index}]: keeps nothing; allowed: {', '.join(options[index])}")
         return self
 
     def to_json(self) -> str:
@@ -69,7 +67,7 @@ class Genotype:
         except (ValueError, RecursionError) as error:
             raise UserError(f"{where}: not JSON ({error})") from None
         if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise UserError(f"{where}: not a genotype (no \"format\": \"{FORMAT}\")")
+            raise UserError(f'{where}: not a genotype (no "format": "{FORMAT}")')
         if data.get("version") != VERSION:
             raise UserError(f"{where}: genotype version {data.get('version')!r}; this release reads version {VERSION}")
         kept, meta = data.get("kept"), data.get("meta", {})

@@ -52,8 +52,9 @@ class LookAhead:
         grads = [d - t for d, t in zip(direct, through, strict=True)]
         return grads, learner.stats("valid", at)
 
-    def _by_difference(self, learner: Learner, train: Pulled, weights: Mapping[str, Tensor],
-                       v: Sequence[Tensor]) -> list[Tensor]:
+    def _by_difference(
+        self, learner: Learner, train: Pulled, weights: Mapping[str, Tensor], v: Sequence[Tensor]
+    ) -> list[Tensor]:
         assert self.difference is not None
         norm = float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(x.double()) for x in v])))
         if norm == 0:
@@ -76,7 +77,9 @@ def _loss(learner: Learner, pulled: Pulled, weights: Mapping[str, Tensor]) -> It
         yield outcome
 
 
-def _step(learner: Learner, weights: Mapping[str, Tensor], slopes: list[Tensor]) -> tuple[dict[str, Tensor], list[float]]:
+def _step(
+    learner: Learner, weights: Mapping[str, Tensor], slopes: list[Tensor]
+) -> tuple[dict[str, Tensor], list[float]]:
     """The weights after the optimiser's next step, and how fast each moves against its own slope."""
     optimizer = learner.optimizer
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}

@@ -26,8 +26,9 @@ class Learner:
     weights alone, runs in DistributedDataParallel; a search cannot (it does not work with `torch.autograd.grad`).
     """
 
-    def __init__(self, objective: nn.Module, arch: Arch, optimisation: Optimisation, phase: Phase,
-                 runtime: Runtime) -> None:
+    def __init__(
+        self, objective: nn.Module, arch: Arch, optimisation: Optimisation, phase: Phase, runtime: Runtime
+    ) -> None:
         self.objective, self.arch, self.phase, self.runtime = objective, arch, phase, runtime
         self.optimizer, self.average = optimisation.optimizer, optimisation.average
         self._set_rates = optimisation.set_rates
@@ -133,7 +134,10 @@ class Learner:
 
     def _parts(self) -> dict[str, Any]:
         parts: dict[str, Any] = {
-            "objective": self.objective, "arch": self.arch, "optimizer": self.optimizer, "logits": self.logit_optimizer
+            "objective": self.objective,
+            "arch": self.arch,
+            "optimizer": self.optimizer,
+            "logits": self.logit_optimizer,
         }
         return parts if self.average is None else parts | {"average": self.average}
 

@@ -12,8 +12,15 @@ from nas_apps.core.report import Report
 from nas_apps.core.task import Streams
 
 
-def run(learner: Learner, schedule: Schedule, streams: Streams, *, report: Report, checkpoints: Checkpoints,
-        evaluate: Callable[[], Mapping[str, float]]) -> None:
+def run(
+    learner: Learner,
+    schedule: Schedule,
+    streams: Streams,
+    *,
+    report: Report,
+    checkpoints: Checkpoints,
+    evaluate: Callable[[], Mapping[str, float]],
+) -> None:
     """Take every step from the last checkpoint to the end of the phase.
 
     Args:

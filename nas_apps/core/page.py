@@ -136,8 +136,10 @@ def _by_stage(heading: str, stages: Sequence[Stage], key: str, text: Value) -> s
     same = all(stage.table(key) == told[0].table(key) for stage in told)
     shown = told[:1] if same else told
     rows = [
-        (title(name) if key == "costs" else name,
-         [_cell(text(name, stage.table(key)[name]) if name in stage.table(key) else "") for stage in shown])
+        (
+            title(name) if key == "costs" else name,
+            [_cell(text(name, stage.table(key)[name]) if name in stage.table(key) else "") for stage in shown],
+        )
         for name in names
     ]
     heads = ["", *(stage.name for stage in shown)] if not same else []
@@ -218,5 +220,3 @@ def _absences(stages: Sequence[Stage]) -> str:
         if stage.missing:
             parts.append(f'<p class="note">{escape(who)}not there: {escape(", ".join(stage.missing))}</p>')
     return f"<section><h2>Files</h2>{''.join(parts)}</section>" if parts else ""
-
-

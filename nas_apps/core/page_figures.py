@@ -35,7 +35,7 @@ def cell_section(stages: Sequence[Stage]) -> str:
         caption = f"<figcaption>{escape(', '.join(names))}</figcaption>" if len(stages) > 1 else ""
         drawn = next((svg for space in spaces if (svg := _cell(space, genotype))), "")
         parts.append(f'<figure class="wide row">{caption}{drawn}</figure>' if drawn else _listed(genotype, caption))
-    return f"<section><h2>Cell</h2><div class=\"figures\">{''.join(parts)}</div></section>" if parts else ""
+    return f'<section><h2>Cell</h2><div class="figures">{"".join(parts)}</div></section>' if parts else ""
 
 
 def _cell(space: Space, genotype: Genotype) -> str:
@@ -47,8 +47,11 @@ def _cell(space: Space, genotype: Genotype) -> str:
 
 def _listed(genotype: Genotype, caption: str) -> str:
     """A genotype without its space, which cannot be drawn."""
-    lines = [f"{name}[{index}]: {', '.join(row) or '-'}" for name, rows in genotype.kept.items()
-             for index, row in enumerate(rows)]
+    lines = [
+        f"{name}[{index}]: {', '.join(row) or '-'}"
+        for name, rows in genotype.kept.items()
+        for index, row in enumerate(rows)
+    ]
     why = '<p class="note">Not drawn: there is no space.json that it belongs to.</p>'
     return f"<div>{caption}{why}<pre>{escape(chr(10).join(lines))}</pre></div>"
 
@@ -65,7 +68,7 @@ def curve_section(stages: Sequence[Stage]) -> str:
                 for metric, series in group.items()
             ]
             heading = f"<h3>{escape(stage.name)}</h3>" if len(stages) > 1 else ""
-            parts.append(f"{heading}<div class=\"charts\">{''.join(charts)}</div>")
+            parts.append(f'{heading}<div class="charts">{"".join(charts)}</div>')
     return f"<section><h2>Curves</h2>{''.join(parts)}</section>" if parts else ""
 
 
@@ -108,7 +111,8 @@ def _pens(places: Sequence[str]) -> dict[str, Pen]:
     colours = {place: pen(index) for index, place in enumerate(plain)}
     return {
         place: Pen(colours[place.removesuffix("one-hot").removesuffix(", ")].colour, "5 3")
-        if place.endswith("one-hot") else colours[place]
+        if place.endswith("one-hot")
+        else colours[place]
         for place in places
     }
 
@@ -125,10 +129,15 @@ def weight_section(stages: Sequence[Stage]) -> str:
         figures = []
         for name, history in stage.weights.items():
             rows = kept.get(name)
-            svg = weights_svg(name, space[name], history, pens=pens,
-                              kept=rows if rows is not None and len(rows) == len(space[name].rows) else None)
+            svg = weights_svg(
+                name,
+                space[name],
+                history,
+                pens=pens,
+                kept=rows if rows is not None and len(rows) == len(space[name].rows) else None,
+            )
             figures.append(f'<figure class="wide">{svg}</figure>')
-        parts.append(f"{heading}<div class=\"figures\">{''.join(figures)}</div>")
+        parts.append(f'{heading}<div class="figures">{"".join(figures)}</div>')
     return f"<section><h2>Weights of each choice over time</h2>{''.join(parts)}</section>" if parts else ""
 
 

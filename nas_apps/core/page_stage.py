@@ -110,8 +110,9 @@ def _read(folder: Path, name: str) -> Stage:
     except UserError as error:
         faults.append(_short(error, folder))
     metrics, weights = tuple(_lines(folder / "metrics.jsonl", faults)), _weights(folder / "choices.jsonl", faults)
-    return Stage(name, _text(folder / "recipe.yaml", faults), space, genotype, metrics, weights, summary, missing,
-                 tuple(faults))
+    return Stage(
+        name, _text(folder / "recipe.yaml", faults), space, genotype, metrics, weights, summary, missing, tuple(faults)
+    )
 
 
 def _genotype(told: dict[str, Any]) -> Genotype:

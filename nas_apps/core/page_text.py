@@ -8,8 +8,15 @@ import re
 SHARES = re.compile(r"(^|[_/ ])(accuracy|acc|top1|top5|top_1|top_5|cer|wer|per|error)([_/ ]|$)")
 BIG = re.compile(r"(^|[_/ ])(macs|flops|params|parameters)([_/ ]|$)")
 UNITS = {"_ms": "ms", "_seconds": "s", "_s": "s", "_mb": "MB", "_gb": "GB", "_db": "dB", "_percent": "%"}
-NAMES = {"params": "Parameters", "macs": "MACs", "flops": "FLOPs", "psnr": "PSNR", "ssim": "SSIM", "cer": "CER",
-         "wer": "WER"}
+NAMES = {
+    "params": "Parameters",
+    "macs": "MACs",
+    "flops": "FLOPs",
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "cer": "CER",
+    "wer": "WER",
+}
 BETTER = (
     (True, re.compile(r"accuracy|acc|top_?[15]|psnr|ssim|return|reward")),
     (False, re.compile(r"loss|error|cer|wer")),

@@ -39,8 +39,8 @@ class Phase:
     clip: float | None = 5.0
     """Bound on the norm of the weights' gradient."""
     drop_path: float | Ramp = 0.0
-    """Probability of dropping an operation's output, a sample at a time; a number p is the ramp from 0 to p. Only in the
-    final training."""
+    """Probability of dropping an operation's output, a sample at a time; a number p is the ramp from 0 to p. Only in
+    the final training."""
     log_steps: int = 10
     """Steps from one logged line to the next."""
     evaluate_every: int = 1

@@ -98,8 +98,16 @@ def _wire(wire: Wire) -> str:
 def _state(place: Place) -> str:
     box, (x, y) = place.box, place.box.middle
     role, dash = "state" if place.kind == "node" else "terminal", "" if place.fed else "3 3"
-    frame = element("rect", role=role, x=box.x, y=box.y, width=box.width, height=box.height,
-                    rx=box.height / 2 if place.kind == "node" else 7, stroke_dasharray=dash)
+    frame = element(
+        "rect",
+        role=role,
+        x=box.x,
+        y=box.y,
+        width=box.width,
+        height=box.height,
+        rx=box.height / 2 if place.kind == "node" else 7,
+        stroke_dasharray=dash,
+    )
     name, _, index = place.texts[0].partition("_")
     under = element("tspan", escape(index), dy=3, font_size=9) if index else ""
     text = element("text", escape(name), under, role="ink", x=x, y=y + 4, font_size=12, text_anchor="middle")
@@ -122,15 +130,18 @@ def _pill(option: str, ink: Pen, at: tuple[float, float], width: float) -> str:
     shape: dict[str, Any] = {"x": at[0], "y": at[1] + 0.5, "width": width, "height": OP_HEIGHT - 1}
     shape["rx"] = (OP_HEIGHT - 1) / 2
     paper = element("rect", role="paper", **shape)
-    frame = paper + element("rect", **shape, fill=ink.colour, fill_opacity="0.16", stroke=ink.colour,
-                            stroke_dasharray=ink.dash)
-    text = label(at[0] + width / 2, at[1] + OP_HEIGHT / 2 + 4, option, size=OP_SIZE, text_anchor="middle",
-                 font_family=MONO)
+    frame = paper + element(
+        "rect", **shape, fill=ink.colour, fill_opacity="0.16", stroke=ink.colour, stroke_dasharray=ink.dash
+    )
+    text = label(
+        at[0] + width / 2, at[1] + OP_HEIGHT / 2 + 4, option, size=OP_SIZE, text_anchor="middle", font_family=MONO
+    )
     return frame + text
 
 
-def _table(kept: Mapping[str, Sequence[tuple[str, ...]]], pens: Mapping[str, Pen], top: float,
-           width: float) -> tuple[str, float]:
+def _table(
+    kept: Mapping[str, Sequence[tuple[str, ...]]], pens: Mapping[str, Pen], top: float, width: float
+) -> tuple[str, float]:
     """The plain decisions: the name of the choice, then what each of its rows keeps, in lines; and where it ends."""
     start = MARGIN + 16 + max(text_width(name, 12) for name in kept)
     parts, y = [], top
@@ -156,5 +167,3 @@ def _entry(index: str, options: tuple[str, ...], pens: Mapping[str, Pen]) -> tup
         parts.append(_pill(option, pens.get(option, Pen("#8b93a1")), (x, 0), wide))
         x += wide + 3
     return "".join(parts), x - 3
-
-

@@ -29,8 +29,14 @@ class Scale:
         return self.start + share * (self.end - self.start)
 
 
-def curves_svg(title: str, series: Mapping[str, Points], *, x_label: str = "step",
-               pens: Mapping[str, Pen] | None = None, size: tuple[int, int] = (480, 280)) -> str:
+def curves_svg(
+    title: str,
+    series: Mapping[str, Points],
+    *,
+    x_label: str = "step",
+    pens: Mapping[str, Pen] | None = None,
+    size: tuple[int, int] = (480, 280),
+) -> str:
     """A line chart: (x, y) points by the name of their series.
 
     A point that is not finite leaves a gap. A series of many points is faint under its running mean. A lone high peak
@@ -127,7 +133,7 @@ def _thinned(run: list[tuple[float, float]], stretch: int) -> list[tuple[float, 
         return run
     kept = [run[0]]
     for first in range(1, len(run) - 1, stretch):
-        part = run[first:min(first + stretch, len(run) - 1)]
+        part = run[first : min(first + stretch, len(run) - 1)]
         kept += sorted({min(part, key=lambda p: p[1]), max(part, key=lambda p: p[1])})
     return [*kept, run[-1]]
 
@@ -142,8 +148,19 @@ def _curve(points: Points, ink: Pen, x_scale: Scale, y_scale: Scale) -> str:
 
 
 def _stroke(data: str, ink: Pen, width: float) -> str:
-    return element("path", d=data, fill="none", stroke=ink.colour, stroke_width=width, stroke_linejoin="round",
-                   stroke_dasharray=ink.dash) if data else ""
+    return (
+        element(
+            "path",
+            d=data,
+            fill="none",
+            stroke=ink.colour,
+            stroke_width=width,
+            stroke_linejoin="round",
+            stroke_dasharray=ink.dash,
+        )
+        if data
+        else ""
+    )
 
 
 def _axes(x_scale: Scale, y_scale: Scale) -> str:

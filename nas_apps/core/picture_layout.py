@@ -39,8 +39,10 @@ class Box:
     def overlaps(self, other: Box) -> bool:
         """Whether the two share any area."""
         return (
-            self.x < other.x + other.width and other.x < self.x + self.width
-            and self.y < other.y + other.height and other.y < self.y + self.height
+            self.x < other.x + other.width
+            and other.x < self.x + self.width
+            and self.y < other.y + other.height
+            and other.y < self.y + self.height
         )
 
 
@@ -170,8 +172,9 @@ def _stiffness(sketch: _Sketch, link: tuple[int, int]) -> float:
     return (8.0, 1.0, 1.0)[states]
 
 
-def _verticals(columns: list[list[int]], sizes: list[tuple[float, float]],
-               slack: float) -> tuple[list[float], list[float]]:
+def _verticals(
+    columns: list[list[int]], sizes: list[tuple[float, float]], slack: float
+) -> tuple[list[float], list[float]]:
     """Where each column starts and ends; the space between two is wider in a high picture, for gentle curves."""
     lefts, rights, x = [], [], 0.0
     for column in columns:

@@ -32,8 +32,9 @@ def untangle(columns: Columns, links: Links) -> Columns:
     return best
 
 
-def straighten(columns: Columns, stiffness: Mapping[tuple[int, int], float],
-               room: Mapping[int, float]) -> dict[int, float]:
+def straighten(
+    columns: Columns, stiffness: Mapping[tuple[int, int], float], room: Mapping[int, float]
+) -> dict[int, float]:
     """The height of the middle of each item: the least sum of squares of the links' rises, by their stiffness.
 
     room: how much height an item takes, its distance to the next included.
@@ -57,8 +58,9 @@ def straighten(columns: Columns, stiffness: Mapping[tuple[int, int], float],
     return heights
 
 
-def level(chains: Sequence[Sequence[int]], columns: Columns, room: Mapping[int, float],
-          heights: dict[int, float]) -> None:
+def level(
+    chains: Sequence[Sequence[int]], columns: Columns, room: Mapping[int, float], heights: dict[int, float]
+) -> None:
     """Bring the items inside each chain to one height, or to as few as their neighbours in the columns allow."""
     limits = {item: pair for column in columns for item, pair in zip(column, _beside(column), strict=True)}
     for chain in chains:
@@ -77,8 +79,9 @@ def _beside(column: list[int]) -> list[tuple[int | None, int | None]]:
     return list(zip([None, *column[:-1]], [*column[1:], None], strict=True))
 
 
-def _freedom(item: int, beside: tuple[int | None, int | None], room: Mapping[int, float],
-             heights: Mapping[int, float]) -> tuple[float, float]:
+def _freedom(
+    item: int, beside: tuple[int | None, int | None], room: Mapping[int, float], heights: Mapping[int, float]
+) -> tuple[float, float]:
     upper, lower = beside
     least = -math.inf if upper is None else heights[upper] + (room[upper] + room[item]) / 2
     most = math.inf if lower is None else heights[lower] - (room[lower] + room[item]) / 2
@@ -120,7 +123,8 @@ def _swapped(columns: Columns, links: Links) -> Columns:
     for column in columns:
         for _ in column:
             swaps = [
-                index for index, (upper, lower) in enumerate(pairwise(column))
+                index
+                for index, (upper, lower) in enumerate(pairwise(column))
                 if _gain(left, place, upper, lower) + _gain(right, place, upper, lower) > 0
             ]
             if not swaps:

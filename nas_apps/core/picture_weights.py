@@ -29,8 +29,14 @@ class _Sheet:
     y: Scale
 
 
-def weights_svg(name: str, choice: Choice, history: Sequence[tuple[float, Matrix]], *, pens: Mapping[str, Pen],
-                kept: Sequence[tuple[str, ...]] | None = None) -> str:
+def weights_svg(
+    name: str,
+    choice: Choice,
+    history: Sequence[tuple[float, Matrix]],
+    *,
+    pens: Mapping[str, Pen],
+    kept: Sequence[tuple[str, ...]] | None = None,
+) -> str:
     """A panel for each row of a choice with a line for each option.
 
     Edges of a cell stand in a grid: a line of panels for each node, a column for each state it may come from.
@@ -49,8 +55,12 @@ def weights_svg(name: str, choice: Choice, history: Sequence[tuple[float, Matrix
     width = max(columns * WIDE + 2 * PAD, NARROWEST)
     legend, start = _legend(options, pens, spots, width)
     panels = [
-        element("g", _panel(sheet, row), transform=f"translate({PAD + column * WIDE} {number(start + at * HIGH)})",
-                opacity="0.45" if kept is not None and not kept[row] else "")
+        element(
+            "g",
+            _panel(sheet, row),
+            transform=f"translate({PAD + column * WIDE} {number(start + at * HIGH)})",
+            opacity="0.45" if kept is not None and not kept[row] else "",
+        )
         for row, (column, at) in enumerate(spots)
     ]
     says = f"epoch {tick_text(min(epochs))} to {tick_text(max(epochs))}, weight 0 to {tick_text(top)}"
@@ -81,8 +91,9 @@ def _spots(choice: Choice) -> list[tuple[int, int]]:
     return [(row % ACROSS, row // ACROSS) for row in range(len(choice.rows))]
 
 
-def _legend(options: Sequence[str], pens: Mapping[str, Pen], spots: Sequence[tuple[int, int]],
-            width: float) -> tuple[str, float]:
+def _legend(
+    options: Sequence[str], pens: Mapping[str, Pen], spots: Sequence[tuple[int, int]], width: float
+) -> tuple[str, float]:
     """The legend, and where the panels start: in the empty corner beside the first lines if it fits, else above."""
     entry = max(text_width(option, 11) for option in options) + 32
     high = math.ceil((16 * len(options) + 4) / HIGH)
@@ -107,8 +118,19 @@ def _panel(sheet: _Sheet, row: int) -> str:
     for index, option in enumerate(sheet.choice.rows[row]):
         data, alone = path(segments([(epoch, m[row][index]) for epoch, m in sheet.history], WIDE), sheet.x, sheet.y)
         ink, thick = sheet.pens.get(option, pen(index)), option in kept
-        stroke = element("path", d=data, fill="none", stroke=ink.colour, stroke_width=2.2 if thick else 1.1,
-                         stroke_linejoin="round", stroke_dasharray=ink.dash) if data else ""
+        stroke = (
+            element(
+                "path",
+                d=data,
+                fill="none",
+                stroke=ink.colour,
+                stroke_width=2.2 if thick else 1.1,
+                stroke_linejoin="round",
+                stroke_dasharray=ink.dash,
+            )
+            if data
+            else ""
+        )
         dots = [element("circle", cx=x, cy=y, r=3 if thick else 1.8, fill=ink.colour) for x, y in alone]
         (bold if thick else lines).append(stroke + "".join(dots))
     return frame + "".join(lines + bold) + label(0, base + 12, row_name(sheet.choice, row), role="muted", size=10)

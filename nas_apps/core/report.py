@@ -1,4 +1,4 @@
-"""What a run writes while it goes on: metrics, the weights of its choices, the genotype of each epoch, a progress bar."""
+"""What a run writes while it goes on: metrics, weights of its choices, the genotype of each epoch, a progress bar."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from nas_apps.core.runtime import Runtime
 class Report:
     """The log of one stage.
 
-    metrics.jsonl and choices.jsonl hold nothing that depends on the clock, and on resume are cut back to the step of the
-    checkpoint, so that an interrupted run ends with the same files as an unbroken one.
+    metrics.jsonl and choices.jsonl hold nothing that depends on the clock, and on resume are cut back to the step of
+    the checkpoint, so that an interrupted run ends with the same files as an unbroken one.
 
     Args:
         derive: the genotype at this moment, for a search.
         log_steps: steps from one logged line to the next.
     """
 
-    def __init__(self, folder: Path, runtime: Runtime, *, log_steps: int, derive: Callable[[], Genotype] | None,
-                 goal: str) -> None:
+    def __init__(
+        self, folder: Path, runtime: Runtime, *, log_steps: int, derive: Callable[[], Genotype] | None, goal: str
+    ) -> None:
         self.folder, self.runtime, self.log_steps, self.derive, self.goal = folder, runtime, log_steps, derive, goal
         self._bar: tqdm[Any] | None = None
         self._board: Any = None
@@ -51,8 +52,16 @@ class Report:
             self._board = Board(self.folder, start + 1)
             bar = "{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}] {postfix}"
             every = 0.1 if sys.stderr.isatty() else 30.0  # a log file gets a line now and then, not a film
-            self._bar = tqdm(total=steps, initial=start, desc=self.folder.name, unit="step", dynamic_ncols=True,
-                             bar_format=bar, mininterval=every, maxinterval=every)
+            self._bar = tqdm(
+                total=steps,
+                initial=start,
+                desc=self.folder.name,
+                unit="step",
+                dynamic_ncols=True,
+                bar_format=bar,
+                mininterval=every,
+                maxinterval=every,
+            )
 
     def step(self, done: int, epoch: int, stats: Mapping[str, Tensor]) -> None:
         """Log a step; the figures are read from the device only when a line is due."""
@@ -88,8 +97,11 @@ class Report:
         files.append_text(self.folder / "metrics.jsonl", json.dumps({"step": done, "epoch": epoch, **values}) + "\n")
         for name, value in values.items():
             self._board.add(name, value, done)
-        self._shown |= {name.replace("evaluation/", "held-out "): f"{value:.4g}" for name, value in values.items()
-                        if name.endswith(("/loss", f"/{self.goal}"))}
+        self._shown |= {
+            name.replace("evaluation/", "held-out "): f"{value:.4g}"
+            for name, value in values.items()
+            if name.endswith(("/loss", f"/{self.goal}"))
+        }
         if self._bar is not None:
             self._bar.set_postfix(self._shown, refresh=False)
 
@@ -106,8 +118,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def last_figures(folder: Path) -> dict[str, float]:
     """The figures of a stage's last evaluation."""
-    lines = [{k.removeprefix("evaluation/"): v for k, v in line.items() if k.startswith("evaluation/")}
-             for line in read_lines(folder / "metrics.jsonl")]
+    lines = [
+        {k.removeprefix("evaluation/"): v for k, v in line.items() if k.startswith("evaluation/")}
+        for line in read_lines(folder / "metrics.jsonl")
+    ]
     return next((line for line in reversed(lines) if line), {})
 
 

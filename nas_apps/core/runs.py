@@ -54,24 +54,34 @@ def search(recipe: Recipe, folder: str | Path, *, resume: bool = False, command:
         def evaluate() -> dict[str, float]:
             arch, progress = learner.arch, learner.progress
             sampled = recipe.variant.relax.sparse
-            draws = {"": arch.draw(progress, use=SAMPLE) if sampled else arch.expected(progress),
-                     "_one_hot": one_hot(space, genotype(), like=learner.logits[0])}
+            draws = {
+                "": arch.draw(progress, use=SAMPLE) if sampled else arch.expected(progress),
+                "_one_hot": one_hot(space, genotype(), like=learner.logits[0]),
+            }
             return _evaluate(recipe, learner, recipe.search, draws)
 
         if runtime.leads:
             claim(folder, recipe, space)
         figures = _run(folder, recipe, learner, streams, evaluate, genotype)
         found = genotype()
-        found = Genotype(found.kept, {"task": task_name(recipe.task), "variant": recipe.variant_name, "seed": recipe.seed,
-                                      "steps": figures["step"]})
+        found = Genotype(
+            found.kept,
+            {
+                "task": task_name(recipe.task),
+                "variant": recipe.variant_name,
+                "seed": recipe.seed,
+                "steps": figures["step"],
+            },
+        )
         if runtime.leads:
             _leave(folder, recipe, found, runtime, stage="search", figures=figures, command=command)
         runtime.wait()
         return found
 
 
-def train(recipe: Recipe, genotype: Genotype, folder: str | Path, *, resume: bool = False,
-          command: str | None = None) -> dict[str, Any]:
+def train(
+    recipe: Recipe, genotype: Genotype, folder: str | Path, *, resume: bool = False, command: str | None = None
+) -> dict[str, Any]:
     """Stack a genotype's cells, train the network from scratch, evaluate it; the summary that it leaves in `folder`."""
     folder = Path(folder)
     space = recipe.task.choices(edges=False)
@@ -100,7 +110,9 @@ def derive(folder: str | Path) -> Genotype:
     """The genotype of a search as it stands, finished or not, from its checkpoint."""
     folder = Path(folder)
     recipe = read_recipe(folder)
-    arch = Arch(recipe.task.choices(edges=recipe.variant.edges is not None), recipe.variant.relaxations, seed=recipe.seed)
+    arch = Arch(
+        recipe.task.choices(edges=recipe.variant.edges is not None), recipe.variant.relaxations, seed=recipe.seed
+    )
     if recipe.search.epochs:
         state = checkpoint.read(folder / "checkpoint.pt", stage="search")
         arch.load_state_dict(state["learner"]["arch"])
@@ -166,14 +178,22 @@ def _wiring(phase: Phase) -> Wiring:
     return DropPath(rate if isinstance(rate, Ramp) else Ramp(0.0, rate)) if rate else Full()
 
 
-def _run(folder: Path, recipe: Recipe, learner: Learner, streams: Streams,
-         evaluate: Callable[[], dict[str, float]], genotype: Callable[[], Genotype] | None) -> dict[str, float]:
+def _run(
+    folder: Path,
+    recipe: Recipe,
+    learner: Learner,
+    streams: Streams,
+    evaluate: Callable[[], dict[str, float]],
+    genotype: Callable[[], Genotype] | None,
+) -> dict[str, float]:
     """Run a phase to its end; the figures of its last evaluation, and the steps it took."""
     phase = learner.phase
     epoch_steps = phase.epoch_steps or streams.epoch
     report = Report(folder, learner.runtime, log_steps=phase.log_steps, derive=genotype, goal=recipe.task.goal[0])
     identity = json.dumps(relevant(recipe, phase.name), sort_keys=True)
-    checkpoints = Checkpoints(folder / "checkpoint.pt", identity, phase.checkpoint_steps or epoch_steps, learner.runtime)
+    checkpoints = Checkpoints(
+        folder / "checkpoint.pt", identity, phase.checkpoint_steps or epoch_steps, learner.runtime
+    )
     schedule = recipe.variant.schedule if phase.name == "search" else WeightsOnly()
     try:
         run(learner, schedule, streams, report=report, checkpoints=checkpoints, evaluate=evaluate)
@@ -204,8 +224,16 @@ def _same_genotype(folder: Path, genotype: Genotype) -> None:
         raise UserError(f"{folder}: trains another genotype; allowed: the same genotype, or another folder")
 
 
-def _leave(folder: Path, recipe: Recipe, genotype: Genotype, runtime: Runtime, *, stage: str,
-           figures: Mapping[str, float], command: str | None) -> None:
+def _leave(
+    folder: Path,
+    recipe: Recipe,
+    genotype: Genotype,
+    runtime: Runtime,
+    *,
+    stage: str,
+    figures: Mapping[str, float],
+    command: str | None,
+) -> None:
     phase = recipe.search if stage == "search" else recipe.train
     genotype.save(folder / "genotype.json")
     files.write_text(folder / "cell.svg", cell_svg(recipe.task.choices(edges=False), genotype))

@@ -44,7 +44,9 @@ class Runtime:
         """Replace each tensor by its mean over ranks, weighted by the items each rank saw; one message for all."""
         if self.world == 1 or not tensors:
             return
-        flat = torch.cat([t.detach().reshape(-1).double() for t in tensors] + [torch.ones(1, device=self.device).double()])
+        flat = torch.cat(
+            [t.detach().reshape(-1).double() for t in tensors] + [torch.ones(1, device=self.device).double()]
+        )
         flat *= weight
         dist.all_reduce(flat)
         flat /= flat[-1].clone()

@@ -22,8 +22,9 @@ _CHECKS = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
 _WORDS = {int: "an integer", float: "a finite number", bool: "true or false", str: "text", type(None): "null"}
 
 
-def from_plain(kind: type, node: Mapping[str, Any], path: str, *, name: str | None = None,
-               fixed: Mapping[str, Any] | None = None) -> Any:
+def from_plain(
+    kind: type, node: Mapping[str, Any], path: str, *, name: str | None = None, fixed: Mapping[str, Any] | None = None
+) -> Any:
     """A dataclass from its fields as plain data; a UserError with the path and what is allowed for what is not right.
 
     Args:

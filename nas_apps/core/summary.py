@@ -50,7 +50,9 @@ def overview(folder: Path) -> str:
     """What a run found and what that is worth, as text: the cell, and the trained networks side by side."""
     head = next((part for name, part in stages(folder).items() if name in ("train", "search", folder.name)), None)
     where = next((p for p in (folder / "train", folder / "search", folder) if (p / "space.json").exists()), None)
-    cell = "" if head is None or where is None else cell_text(read_space(where / "space.json"), _genotype(head)) + "\n\n"
+    cell = (
+        "" if head is None or where is None else cell_text(read_space(where / "space.json"), _genotype(head)) + "\n\n"
+    )
     return cell + table(folder)
 
 
@@ -63,8 +65,10 @@ def table(folder: Path) -> str:
         rows += [[name, *(_number(part[group].get(name)) for part in trained.values())] for name in names]
     rows += [["seconds", *(f"{part['seconds']['train']:.1f}" for part in trained.values())]]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ("  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
-             for row in rows)
+    lines = (
+        "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    )
     return "\n".join(lines)
 
 

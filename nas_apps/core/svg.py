@@ -95,8 +95,14 @@ def label(x: float, y: float, text: str, *, role: str = "ink", size: float = 11,
 
 def legend_entry(x: float, y: float, text: str, ink: Pen) -> str:
     """A stroke of the pen and what it stands for, starting at x on the baseline y."""
-    stroke = element("path", d=f"M{number(x)},{number(y - 4)}h16", fill="none", stroke=ink.colour, stroke_width=2.2,
-                     stroke_dasharray=ink.dash)
+    stroke = element(
+        "path",
+        d=f"M{number(x)},{number(y - 4)}h16",
+        fill="none",
+        stroke=ink.colour,
+        stroke_width=2.2,
+        stroke_dasharray=ink.dash,
+    )
     return stroke + label(x + 21, y, text)
 
 
@@ -113,7 +119,18 @@ def text_width(text: str, size: float, *, mono: bool = False) -> float:
 def document(width: float, height: float, title: str, *children: str) -> str:
     """A whole drawing on its own paper."""
     paper = element("rect", role="paper", width=width, height=height, rx=6)
-    return element(
-        "svg", element("title", escape(title)), paper, *children, xmlns="http://www.w3.org/2000/svg", role="",
-        viewBox=f"0 0 {number(width)} {number(height)}", width=width, height=height, font_family=SANS,
-    ) + "\n"
+    return (
+        element(
+            "svg",
+            element("title", escape(title)),
+            paper,
+            *children,
+            xmlns="http://www.w3.org/2000/svg",
+            role="",
+            viewBox=f"0 0 {number(width)} {number(height)}",
+            width=width,
+            height=height,
+            font_family=SANS,
+        )
+        + "\n"
+    )

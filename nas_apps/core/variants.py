@@ -32,15 +32,17 @@ class Variant:
 
     def __post_init__(self) -> None:
         if isinstance(self.edges, Sigmoid):
-            raise ValueError("edges: weights of edges are relative to one another within a node, which sigmoid's are not")
+            raise ValueError(
+                "edges: weights of edges are relative to one another within a node, which sigmoid's are not"
+            )
         if isinstance(self.derive, Random) and self.schedule.searches:
             raise ValueError("derive: 'random' ignores what is searched, so its schedule is 'no_search'")
         if isinstance(self.schedule, NoSearch) and not isinstance(self.derive, Random):
             raise ValueError("schedule: 'no_search' leaves the logits as they began; derive: 'random' goes with it")
         if isinstance(self.schedule, Unrolled) and self.relax.sparse:
             raise ValueError(
-                "schedule: the look-ahead differentiates the training loss twice through one draw, and a sampled draw leaves "
-                "most operations out of it; use 'first_order' with sampled weights"
+                "schedule: the look-ahead differentiates the training loss twice through one draw, and a sampled draw "
+                "leaves most operations out of it; use 'first_order' with sampled weights"
             )
 
     @property
@@ -63,7 +65,8 @@ VARIANTS: dict[str, Variant] = {
 PAPERS: dict[str, str] = {
     "1806.09055": "H. Liu, K. Simonyan, Y. Yang. DARTS: Differentiable Architecture Search. ICLR 2019",
     "1902.07638": "L. Li, A. Talwalkar. Random Search and Reproducibility for Neural Architecture Search. UAI 2019",
-    "1907.05737": "Y. Xu et al. PC-DARTS: Partial Channel Connections for Memory-Efficient Architecture Search. ICLR 2020",
+    "1907.05737": "Y. Xu et al. PC-DARTS: Partial Channel Connections for Memory-Efficient Architecture Search. "
+    "ICLR 2020",
     "1910.04465": "X. Dong, Y. Yang. Searching for a Robust Neural Architecture in Four GPU Hours. CVPR 2019",
     "2108.08128": "P. Hou, Y. Jin, Y. Chen. Single-DARTS: Towards Stable Architecture Search. ICCVW 2021",
 }

@@ -94,7 +94,9 @@ class ToyNet(nn.Module):
         self.cells = nn.ModuleList(fill.cell("cell", DAG, OPS, args) for _ in range(settings.cells))
         self.gate = fill.mix("gate", 0, GATES, OpArgs(DAG.nodes * settings.channels))
         self.head = nn.Linear(DAG.nodes * settings.channels, classes)
-        self.squeeze = nn.ModuleList(nn.Linear(DAG.nodes * settings.channels, settings.channels) for _ in self.cells[1:])
+        self.squeeze = nn.ModuleList(
+            nn.Linear(DAG.nodes * settings.channels, settings.channels) for _ in self.cells[1:]
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         before = now = self.stem(x)  # [B, C]

@@ -116,7 +116,6 @@ def test_a_text_that_is_not_a_genotype_is_refused_with_its_reason(written: str, 
         ({"gate": ()}, "g.json: gate has 0 rows, this space 2"),
         ({"gate": (("on",), ("conv9",))}, "g.json: gate[1]: no option 'conv9' in ('on', 'off')"),
         ({"gate": (("on", "on"), ("off",))}, "g.json: gate[0]: keeps an option twice: on, on"),
-        ({"gate": (("on",), ())}, "g.json: gate[1]: keeps nothing; allowed: on, off"),
     ],
 )
 def test_a_genotype_of_another_space_is_refused_with_choice_row_and_option(

@@ -16,8 +16,16 @@ from nas_apps.core.page_text import figure, seconds, short
 from nas_apps.core.space import Choice, Dag, Space, cell_choices
 from nas_apps.core.space_json import read_space, space_to_json
 
-OPS = ("none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3",
-       "dil_conv_5x5")
+OPS = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
 VERSIONS = {"nas_apps": "0.1.0", "python": "3.11.7", "torch": "2.11.0", "timm": "1.0.31", "numpy": "2.4.6"}
 RECIPE = """task:
   name: image
@@ -92,9 +100,15 @@ def write_stage(folder: Path, genotype: Genotype, accuracy: float, *, search: bo
     verb = "search" if search else "train"
     metrics = {"accuracy": accuracy, "loss": 0.0713} | ({"accuracy_one_hot": 0.9017} if search else {})
     summary = {
-        "stage": verb, "task": "image", "variant": "pc_darts", "seed": 3, "metrics": metrics,
+        "stage": verb,
+        "task": "image",
+        "variant": "pc_darts",
+        "seed": 3,
+        "metrics": metrics,
         "costs": {"params": 1930618.0 + len(name), "macs": 312412160.0, "latency_ms": 4.2371},
-        "seconds": {verb: 412.41 if search else 96.3}, "device": "NVIDIA H200", "versions": VERSIONS,
+        "seconds": {verb: 412.41 if search else 96.3},
+        "device": "NVIDIA H200",
+        "versions": VERSIONS,
         "command": f"nas-apps {verb} recipes/conf/image/base.yaml recipes/conf/image/pc_darts.yaml --run runs/a/{name}",
     }
     (folder / "summary.json").write_text(json.dumps(summary))
@@ -146,8 +160,16 @@ def read(page: str) -> Reader:
 def test_a_whole_run_is_shown_in_order(tmp_path: Path) -> None:
     page = report_page(write_run(tmp_path / "a"))
     headings = re.findall("<h2>(.*?)</h2>", page)
-    assert headings == ["Comparison", "Cell", "Curves", "Weights of each choice over time", "Cost of the network",
-                        "Reproduce", "Resolved recipe", "Versions"]
+    assert headings == [
+        "Comparison",
+        "Cell",
+        "Curves",
+        "Weights of each choice over time",
+        "Cost of the network",
+        "Reproduce",
+        "Resolved recipe",
+        "Versions",
+    ]
     assert "<h1>image / pc_darts</h1>" in page
     assert "seed 3" in page
     text = read(page).text
@@ -194,8 +216,11 @@ def test_text_from_files_is_escaped_wherever_it_stands(tmp_path: Path) -> None:
     write_metrics(stage / "metrics.jsonl", 2, random.Random(0), search=True, extra=f"train/{bad}")
     (stage / "recipe.yaml").write_text(f"task: {bad}\nseed: {bad}\n")
     table = {bad: 1.0}
-    (stage / "summary.json").write_text(json.dumps(
-        {"metrics": table, "costs": table, "seconds": table, "versions": {bad: bad}, "command": bad, "device": bad}))
+    (stage / "summary.json").write_text(
+        json.dumps(
+            {"metrics": table, "costs": table, "seconds": table, "versions": {bad: bad}, "command": bad, "device": bad}
+        )
+    )
     (stage / "choices.jsonl").write_text(json.dumps({"epoch": 0, "weights": {bad: [[0.5, 0.5]]}}) + "\n")
     (stage / "space.json").write_text(space_to_json({bad: Choice.uniform((bad, "b"), 1)}))
     Genotype({bad: ((bad,),)}).save(stage / "genotype.json")
@@ -219,9 +244,17 @@ def test_a_torn_last_line_is_left_out_and_said(tmp_path: Path) -> None:
 
 def test_any_file_may_be_absent_empty_or_nonsense(tmp_path: Path) -> None:
     names = ("recipe.yaml", "space.json", "genotype.json", "metrics.jsonl", "choices.jsonl", "summary.json")
-    nonsense = (None, b"", b"\xff\xfe\x00", b"[1, 2", b"[]", b"{}", b"null\n3\n",
-                b'{"a": {"rows": 3}, "metrics": 5, "weights": [1], "genotype": {"a": 1}}',
-                b'{"metrics": {"loss": NaN}, "seconds": {"x": NaN}, "costs": {"params": "many"}}')
+    nonsense = (
+        None,
+        b"",
+        b"\xff\xfe\x00",
+        b"[1, 2",
+        b"[]",
+        b"{}",
+        b"null\n3\n",
+        b'{"a": {"rows": 3}, "metrics": 5, "weights": [1], "genotype": {"a": 1}}',
+        b'{"metrics": {"loss": NaN}, "seconds": {"x": NaN}, "costs": {"params": "many"}}',
+    )
     for number, name in enumerate(names):
         for index, content in enumerate(nonsense):
             stage = tmp_path / f"search-{number}-{index}"
@@ -275,10 +308,12 @@ def test_a_genotype_without_its_space_is_listed(tmp_path: Path) -> None:
 
 
 def test_metrics_of_one_name_share_a_chart_and_odd_values_do_no_harm(tmp_path: Path) -> None:
-    lines = ['{"step": 1, "epoch": 0, "train/loss": 1.0, "valid/loss": 2.0, "note": "x", "ok": true}',
-             '{"step": 2, "epoch": 0, "train/loss": NaN, "valid/loss": null}',
-             '{"step": 3, "epoch": 0, "train/loss": Infinity, "evaluation/accuracy": 0.5}',
-             '{"step": 4, "evaluation/accuracy_one_hot": 0.4, "big": 1' + "0" * 400 + "}"]
+    lines = [
+        '{"step": 1, "epoch": 0, "train/loss": 1.0, "valid/loss": 2.0, "note": "x", "ok": true}',
+        '{"step": 2, "epoch": 0, "train/loss": NaN, "valid/loss": null}',
+        '{"step": 3, "epoch": 0, "train/loss": Infinity, "evaluation/accuracy": 0.5}',
+        '{"step": 4, "evaluation/accuracy_one_hot": 0.4, "big": 1' + "0" * 400 + "}",
+    ]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
     page = report_page(tmp_path)
     assert re.findall("<svg[^>]*><title>(.*?)</title>", page) == ["loss", "accuracy", "big"]

@@ -21,8 +21,16 @@ from nas_apps.core.picture_weights import row_name, weights_svg
 from nas_apps.core.space import Choice, Dag, Space, cell_choices
 from nas_apps.core.svg import escape, option_pens
 
-DARTS = ("none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3",
-         "dil_conv_5x5")
+DARTS = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
 NB201 = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -136,8 +144,11 @@ def test_the_output_is_made_of_the_states_that_the_genotype_names() -> None:
 
 
 def test_plain_decisions_are_listed_under_the_cells() -> None:
-    space = {**nb201_space(), "net.path": Choice.uniform(("keep", "down", "up"), 30, "path"),
-             "ff.width": Choice.uniform(("128", "256"), 1, "width")}
+    space = {
+        **nb201_space(),
+        "net.path": Choice.uniform(("keep", "down", "up"), 30, "path"),
+        "ff.width": Choice.uniform(("128", "256"), 1, "width"),
+    }
     paths = tuple((("keep", "down", "up")[index % 3],) for index in range(29))
     genotype = Genotype({"cell.op": (("skip_connect",),) * 6, "net.path": (*paths, ()), "ff.width": (("256",),)})
     svg = cell_svg(space, genotype)

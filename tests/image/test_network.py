@@ -190,9 +190,7 @@ def test_settings_that_nasbench201_has_no_use_for_are_errors(settings: Network, 
         build_network(space, fill, settings)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("channels", 1), ("cells", 0), ("dropout", 1.0), ("auxiliary", -1.0)]
-)
+@pytest.mark.parametrize(("name", "value"), [("channels", 1), ("cells", 0), ("dropout", 1.0), ("auxiliary", -1.0)])
 def test_sizes_that_make_no_network_are_errors(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"^{name}: .*, got "):
         Network(**{name: value})

@@ -163,5 +163,3 @@ def test_the_genotype_of_a_look_up_is_that_of_the_run(tmp_path: Path) -> None:
     table.write_text(f"arch,c10_test_200,params_c10\n{to_arch_string(genotype)},91.5,73306\n")
     with pytest.raises(UserError, match="15625|15,625"):
         runs.look_up(tmp_path / "search", table)  # a table with cells left out has no known best
-
-

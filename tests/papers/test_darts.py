@@ -176,7 +176,9 @@ def test_batch_statistics_do_not_move_in_the_look_ahead_and_move_in_a_weight_ste
 
         def forward(self, x: Tensor) -> Outcome:
             w = self.read().weights
-            return Outcome((w[0] * self.norm(x) ** 2 + w[1] * self.norm(x)).sum() + self.norm(x).pow(3).sum(), {}, len(x))
+            return Outcome(
+                (w[0] * self.norm(x) ** 2 + w[1] * self.norm(x)).sum() + self.norm(x).pow(3).sum(), {}, len(x)
+            )
 
     objective = Normed()
     sgd = torch.optim.SGD(objective.parameters(), lr=0.1, momentum=0.9)

@@ -1,6 +1,6 @@
 """Which architecture a search ends with.
 
-A rule is called as `rule(space, weights, rng)` with the expected weights `[R, O]` of each choice, and returns a genotype.
+A rule is called as `rule(space, weights, rng)` with the expected weights `[R, O]` of each choice; returns a genotype.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Strongest:
     (arXiv:1806.09055, section 2.4; arXiv:1907.05737, eq. 4). Where every edge stays, "none" counts as an option
     (NAS-Bench-201). Ties go to the lower index.
 
-    distinct: the edges kept come from different states, as in all papers but one; the code of arXiv:1910.04465 takes the
-    k heaviest (edge, option) pairs, of which two may share an edge.
+    distinct: the edges kept come from different states, as in all papers but one; the code of arXiv:1910.04465 takes
+    the k heaviest (edge, option) pairs, of which two may share an edge.
 
     >>> from nas_apps.core.space import Dag, cell_choices
     >>> space = cell_choices("c", Dag(1, 1), (("none", "conv"),))
@@ -49,7 +49,9 @@ class Strongest:
         kept: dict[str, Rows] = {}
         for name, choice in decided(space).items():
             if choice.dag is None or choice.dag.keep is None:
-                kept[name] = tuple((_heaviest(o, w)[0],) for o, w in zip(choice.rows, weights[name].tolist(), strict=True))
+                kept[name] = tuple(
+                    (_heaviest(o, w)[0],) for o, w in zip(choice.rows, weights[name].tolist(), strict=True)
+                )
             else:
                 kept[name] = self._cell(name, choice, weights)
         return Genotype(kept)
@@ -65,7 +67,8 @@ class Strongest:
             found = []
             for index, factor in zip(dag.into(target), factors, strict=True):
                 ranked = sorted(
-                    ((o, w) for o, w in zip(choice.rows[index], table[index], strict=True) if o != NONE), key=lambda p: -p[1]
+                    ((o, w) for o, w in zip(choice.rows[index], table[index], strict=True) if o != NONE),
+                    key=lambda p: -p[1],
                 )
                 found += [(w * factor, index, o) for o, w in ranked[: 1 if self.distinct else dag.keep]]
             for _, index, option in sorted(found, key=lambda f: -f[0])[: dag.keep]:

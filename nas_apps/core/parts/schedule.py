@@ -18,7 +18,7 @@ TRAIN, VALID = 0, 1  # uses of a draw: the noise of the two streams is independe
 
 
 class Schedule(Protocol):
-    """`bilevel` says whether the architecture learns from data of its own; `searches` whether there are steps at all."""
+    """`bilevel`: whether the architecture learns from data of its own; `searches`: whether there are steps at all."""
 
     @property
     def bilevel(self) -> bool: ...
@@ -76,8 +76,8 @@ class FirstOrder:
 
 @dataclass(frozen=True)
 class Unrolled:
-    """The logits step on the validation loss after a look-ahead step of the weights on the training batch, with which the
-    weights then step (arXiv:1806.09055, eq. 5 to 8).
+    """The logits step on the validation loss after a look-ahead step of the weights on the training batch, with which
+    the weights then step (arXiv:1806.09055, eq. 5 to 8).
 
     exact: the second derivative by a second backward; otherwise the paper's central difference, of radius `difference`
     over the norm of the gradient. Unlike the paper, exact is the default where the loss allows it: at the paper's 0.01

@@ -126,8 +126,14 @@ class ImageNetwork(nn.Module):
         return x if pre_logits else self.classifier(x)
 
     def forward_intermediates(
-        self, x: Tensor, indices: int | Sequence[int] | None = None, *, norm: bool = False, stop_early: bool = False,
-        output_fmt: str = "NCHW", intermediates_only: bool = False,
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        *,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """The maps of `feature_info` at `indices` (a number: the last ones), and before them the last map.
 
@@ -142,8 +148,9 @@ class ImageNetwork(nn.Module):
         maps = [taken[tap] for tap in sorted(taps)]
         return maps if intermediates_only else (self.tail(last), maps)
 
-    def prune_intermediate_layers(self, indices: int | Sequence[int] = 1, prune_norm: bool = False,
-                                  prune_head: bool = True) -> list[int]:
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
         """Leave out the layers that the maps at `indices` do not need; returns the indices counted from 0."""
         take = self._indices(indices)
         end = self._taps[max(take)] + 1

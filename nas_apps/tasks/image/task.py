@@ -34,7 +34,6 @@ from nas_apps.tasks.image.spaces import SPACES
 from nas_apps.tasks.image.streams import Feed, evaluation_batches, stream
 from nas_apps.tasks.image.table import Table, best
 
-
 require("timm", "torchvision", extra="image")
 
 
@@ -75,7 +74,7 @@ class ImageTask:
     train_images: int | None = None
     """Use this many of the training images, drawn class by class; all when not given."""
     train_share: float = 0.5
-    """The share of the training images that the weights learn from in a bilevel search; the rest is the architecture's."""
+    """Share of the training images that the weights learn from in a bilevel search; the rest is the architecture's."""
     split: Literal["stratified", "random", "index"] = "stratified"
     """How they are split; "index" cuts the set where it stands, as the code of arXiv:1806.09055 does."""
     workers: int | None = None
@@ -171,15 +170,23 @@ class ImageTask:
             raise UserError(f"{table}: a table of NAS-Bench-201's cells, and this run's space is {self.space!r}")
         known = Table.load(table)
         figures = known.look_up(to_arch_string(genotype))
-        return figures | {f"{name}/below_best": top - figures[name] for name, top in best(known).items() if name in figures}
+        return figures | {
+            f"{name}/below_best": top - figures[name] for name, top in best(known).items() if name in figures
+        }
 
     def export(self, objective: nn.Module, genotype: Genotype, phase: Phase, folder: Path) -> None:
-        """Write model.safetensors, and model.json with the arguments of `timm.create_model` that rebuild the network."""
+        """Write model.safetensors, and model.json with the arguments of `timm.create_model` that rebuild the net."""
         images, settings = self._sets().train, self._settings(phase)
         files.write(folder / "model.safetensors", save(objective.network.state_dict()))
         given = {key: asdict(settings)[key] for key in ("channels", "cells", "stem", "auxiliary")}
-        arguments = {"model_name": "nas_cell", "genotype": "genotype.json", "space": self.space, **given,
-                     "in_chans": images.in_chans, "num_classes": images.num_classes}
+        arguments = {
+            "model_name": "nas_cell",
+            "genotype": "genotype.json",
+            "space": self.space,
+            **given,
+            "in_chans": images.in_chans,
+            "num_classes": images.num_classes,
+        }
         preprocessing = {"input_size": [images.in_chans, *images.size], "mean": images.mean, "std": images.std}
         classes = {"class_names": images.class_names}
         text = json.dumps({"create_model": arguments, "preprocessing": preprocessing, **classes}, indent=1)

@@ -45,8 +45,13 @@ default_cfgs = generate_default_cfgs({"nas_cell": {"first_conv": "stem.first.0",
 
 
 @register_model
-def nas_cell(pretrained: bool = False, *, genotype: Genotype | str | Path | None = None, space: str | None = None,
-             **settings: Any) -> nn.Module:
+def nas_cell(
+    pretrained: bool = False,
+    *,
+    genotype: Genotype | str | Path | None = None,
+    space: str | None = None,
+    **settings: Any,
+) -> nn.Module:
     """The network of a genotype; with `features_only`, its maps.
 
     Args:
