@@ -46,7 +46,8 @@ def derive(
     run: Folder, out: Annotated[Path, typer.Option(help="Where to write the genotype; its drawing goes beside it.")]
 ) -> None:
     """Write the architecture of a search as it stands, and draw it."""
-    from nas_apps.core import files, folder, picture, runs, summary
+    from nas_apps.core import files, folder, runs, summary
+    from nas_apps.core.drawing.picture import cell_svg
     from nas_apps.core.genotype import Genotype
 
     if out.suffix == ".svg":
@@ -58,7 +59,7 @@ def derive(
         raise UserError(f"{out}: holds another genotype; allowed: another --out")
     genotype.save(out)
     space = folder.read_recipe(run).task.choices(edges=False)
-    files.write_text(out.with_suffix(".svg"), picture.cell_svg(space, genotype))
+    files.write_text(out.with_suffix(".svg"), cell_svg(space, genotype))
     _say(summary.cell_text(space, genotype))
     _say(str(out))
 
@@ -93,10 +94,11 @@ def evaluate(
 @app.command()
 def report(run: Folder) -> None:
     """Write report.html and summary.json over the stages of a run, and compare what was trained."""
-    from nas_apps.core import files, page, summary
+    from nas_apps.core import files, summary
+    from nas_apps.core.drawing.page import report_page
 
     path = summary.combine(run)
-    files.write_text(run / "report.html", page.report_page(run))
+    files.write_text(run / "report.html", report_page(run))
     _say(summary.overview(run))
     _say(f"report: {run / 'report.html'}")
     _say(str(path))

@@ -16,6 +16,7 @@ from nas_apps.core.arch import Arch, Draw, one_hot
 from nas_apps.core.cell import Fixed, Mixed
 from nas_apps.core.checkpoint import Checkpoints
 from nas_apps.core.config import Recipe, task_name
+from nas_apps.core.drawing.picture import cell_svg
 from nas_apps.core.errors import UserError
 from nas_apps.core.folder import check, claim, device_name, read_recipe, relevant, versions
 from nas_apps.core.genotype import Genotype
@@ -25,7 +26,6 @@ from nas_apps.core.loop import run
 from nas_apps.core.parts.schedule import Unrolled, WeightsOnly
 from nas_apps.core.parts.wiring import DropPath, Full, Wiring
 from nas_apps.core.phase import Phase
-from nas_apps.core.picture import cell_svg
 from nas_apps.core.progress import Ramp
 from nas_apps.core.report import Report, last_figures, seconds
 from nas_apps.core.runtime import Runtime, start

@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from nas_apps.core.drawing.page import report_page
+from nas_apps.core.drawing.page_text import figure, seconds, short
 from nas_apps.core.genotype import Genotype
-from nas_apps.core.page import report_page
-from nas_apps.core.page_text import figure, seconds, short
 from nas_apps.core.space import Choice, Dag, Space, cell_choices
 from nas_apps.core.space_json import read_space, space_to_json
 

@@ -12,14 +12,14 @@ from xml.etree import ElementTree
 
 import pytest
 
+from nas_apps.core.drawing.picture import cell_svg, kept_ops
+from nas_apps.core.drawing.picture_curve import Scale, curves_svg, running_means, segments, ticks, y_range
+from nas_apps.core.drawing.picture_layout import Box, Layout, cell_layout
+from nas_apps.core.drawing.picture_weights import row_name, weights_svg
+from nas_apps.core.drawing.svg import escape, option_pens
 from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
-from nas_apps.core.picture import cell_svg, kept_ops
-from nas_apps.core.picture_curve import Scale, curves_svg, running_means, segments, ticks, y_range
-from nas_apps.core.picture_layout import Box, Layout, cell_layout
-from nas_apps.core.picture_weights import row_name, weights_svg
 from nas_apps.core.space import Choice, Dag, Space, cell_choices
-from nas_apps.core.svg import escape, option_pens
 
 DARTS = (
     "none",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from nas_apps.core.svg import Pen, document, element, label, legend_entry, line, pen, text_width
+from nas_apps.core.drawing.svg import Pen, document, element, label, legend_entry, line, pen, text_width
 
 Points = Sequence[tuple[float, float]]
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nas_apps.core.drawing.picture_weights import Matrix
 from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import FORMAT, VERSION, Genotype
-from nas_apps.core.picture_weights import Matrix
 from nas_apps.core.space import Space
 from nas_apps.core.space_json import read_space
 from nas_apps.core.summary import rank

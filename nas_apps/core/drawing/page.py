@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nas_apps.core.page_figures import cell_section, curve_section, weight_section
-from nas_apps.core.page_stage import Stage, read_stages
-from nas_apps.core.page_style import STYLE
-from nas_apps.core.page_text import figure, higher_is_better, seconds, short, title
-from nas_apps.core.svg import escape
+from nas_apps.core.drawing.page_figures import cell_section, curve_section, weight_section
+from nas_apps.core.drawing.page_stage import Stage, read_stages
+from nas_apps.core.drawing.page_style import STYLE
+from nas_apps.core.drawing.page_text import figure, higher_is_better, seconds, short, title
+from nas_apps.core.drawing.svg import escape
 
 NOTHING = "\u2013"
 Value = Callable[[str, object], str]

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from nas_apps.core.drawing.picture_layout import OP_HEIGHT, OP_PAD, OP_SIZE, Layout, Place, Wire, cell_layout
+from nas_apps.core.drawing.svg import MONO, Pen, document, element, escape, label, number, option_pens, pen, text_width
 from nas_apps.core.genotype import Genotype
-from nas_apps.core.picture_layout import OP_HEIGHT, OP_PAD, OP_SIZE, Layout, Place, Wire, cell_layout
 from nas_apps.core.space import NONE, Dag, Space, decided
-from nas_apps.core.svg import MONO, Pen, document, element, escape, label, number, option_pens, pen, text_width
 
 MARGIN, TITLE, WIDEST = 24, 30, 1100
 

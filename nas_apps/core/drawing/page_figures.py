@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nas_apps.core.drawing.page_stage import Stage, finite
+from nas_apps.core.drawing.picture import cell_svg
+from nas_apps.core.drawing.picture_curve import curves_svg
+from nas_apps.core.drawing.picture_weights import Matrix, weights_svg
+from nas_apps.core.drawing.svg import Pen, escape, option_pens, pen
 from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
-from nas_apps.core.page_stage import Stage, finite
-from nas_apps.core.picture import cell_svg
-from nas_apps.core.picture_curve import curves_svg
-from nas_apps.core.picture_weights import Matrix, weights_svg
 from nas_apps.core.space import Choice, Space
-from nas_apps.core.svg import Pen, escape, option_pens, pen
 
 ONE_HOT = "_one_hot"
 CLOCKS = ("step", "epoch")

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nas_apps.core.picture_curve import Scale, path, segments, tick_text, y_range
+from nas_apps.core.drawing.picture_curve import Scale, path, segments, tick_text, y_range
+from nas_apps.core.drawing.svg import Pen, document, element, label, legend_entry, line, number, pen, text_width
 from nas_apps.core.space import Choice, Dag
-from nas_apps.core.svg import Pen, document, element, label, legend_entry, line, number, pen, text_width
 
 Matrix = Sequence[Sequence[float]]
 

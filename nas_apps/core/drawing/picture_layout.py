@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
-from nas_apps.core.picture_order import level, straighten, untangle
+from nas_apps.core.drawing.picture_order import level, straighten, untangle
+from nas_apps.core.drawing.svg import text_width
 from nas_apps.core.space import Dag
-from nas_apps.core.svg import text_width
 
 Kind = Literal["input", "node", "output", "op", "pass"]
 

@@ -1,0 +1,1 @@
+"""Cells, curves and the report page, drawn without a library."""
