@@ -221,6 +221,8 @@ WRONG = {
     "task=toy search.epoch=3": "search: no 'epoch'; allowed: batch_size, checkpoint_steps, clip, data, drop_path",
     "task=toy search.network.depth=3": "search.network: no 'depth'; allowed: cells, channels",
     "task=toy search.data.flip=true": "search.data: no 'flip'; allowed: nothing",
+    "task=toy search.logits=3": "search.logits: got 3; allowed: a table of lr, betas, weight_decay, clip, init_std",
+    "task=toy search.logits=": "search.logits: got None; allowed: a table of lr, betas",
     "task=toy train.logits.nope=1": "train.logits: no 'nope'; allowed: betas, clip, init_std, lr, weight_decay",
     "task=toy search.epochs=abc": "search.epochs: got 'abc'; allowed: an integer",
     "task=toy search.epochs=2.5": "search.epochs: got 2.5; allowed: an integer",

@@ -63,7 +63,7 @@ SYNTAX: dict[str, Callable[[ast.AST], bool]] = {
 }
 TEXT = {
     "a path of one machine": r"[\"' ]/(work|home|root|tmp|mnt|opt|scratch|Users|data)/",
-    "a host of packages": r"pypi\.|pythonhosted|anaconda\.|download\.pytorch\.org|index-url|huggingface\.co|mirrors?\.\w",
+    "a host of packages": r"pypi\.|pythonhosted|anaconda\.|download\.pytorch\.org|index-url|huggingface|mirrors?\.\w",
 }
 
 

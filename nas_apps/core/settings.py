@@ -58,7 +58,7 @@ def convert(hint: Any, value: Any, path: str) -> Any:
         if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
             return from_plain(typing.cast(type, kind), value, path)
     try:
-        if isinstance(value, bool) and bool not in kinds:
+        if dataclasses.is_dataclass(hint) or (isinstance(value, bool) and bool not in kinds):
             raise TypeError
         return TypeAdapter(hint, config=_CHECKS).validate_python(value)
     except (ValidationError, TypeError):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import copy
 import dataclasses
 import inspect
+import random
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from importlib.util import find_spec
@@ -223,3 +225,29 @@ def test_a_drop_of_paths_in_a_search_is_refused(recipe: Callable[..., Recipe]) -
 
 def test_a_method_that_does_not_search_takes_no_steps(recipe: Callable[..., Recipe]) -> None:
     assert recipe("variant=random", "search.epochs=5").search.epochs == 0
+
+
+WRONG = [None, 1, -1, 1.5, "x", [1], [], {}, {"a": 1}, {"name": "x"}, {"name": None}, {"name": [1]}, {1: 2}, b"x", True,
+         float("nan"), {"name": {"a": 1}}, {"start": "x", "end": []}]  # fmt: skip
+
+
+def test_a_recipe_with_anything_anywhere_is_built_or_refused_in_one_line() -> None:
+    rng, plain = random.Random(0), load([], ["task=toy", "variant=gdas"]).plain()
+    paths = [(key,) for key in plain] + [(a, b) for a in plain if isinstance(plain[a], dict) for b in plain[a]]
+    paths += [
+        (a, b, c) for a, b in [p for p in paths if len(p) == 2] if isinstance(plain[a][b], dict) for c in plain[a][b]
+    ]
+    refusals = []
+    for _ in range(400):
+        *above, last = rng.choice(paths)
+        changed = copy.deepcopy(plain)
+        place = changed
+        for key in above:
+            place = place[key]
+        place[last] = rng.choice(WRONG)
+        try:
+            build(changed)
+        except UserError as error:
+            refusals.append((str(error), above[0] if above else ""))
+    assert len(refusals) > 200
+    assert [said for said, where in refusals if "\n" in said or not said.startswith(where)] == []

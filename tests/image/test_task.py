@@ -10,7 +10,7 @@ import timm
 import torch
 
 import nas_apps
-from nas_apps.core import runs
+from nas_apps.core import checkpoint, runs
 from nas_apps.core.arch import Arch, one_hot
 from nas_apps.core.cell import Fixed, Mixed
 from nas_apps.core.config import Recipe, load
@@ -97,6 +97,50 @@ def test_a_super_net_under_a_one_hot_draw_is_the_network_of_the_cell(space: str)
         expected = supernet(batch)
     torch.manual_seed(0)
     assert torch.equal(expected.output, network(batch).output)
+
+
+@pytest.mark.parametrize("stage", ["search", "train"])
+def test_a_run_stopped_in_the_middle_of_an_epoch_ends_as_one_that_was_not(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    varied = ("train.drop_path=0.3", "train.weights.ema=0.9", "train.data.mixup=0.2", "train.network.dropout=0.1")
+    steps = [f"{phase}.{key}" for phase in ("search", "train") for key in ("epoch_steps=3", "checkpoint_steps=1")]
+    made = small("variant=pc_darts", "variant.schedule.warmup=0", *varied, *steps)
+    found = made.task.find("pc_darts_cifar")
+
+    def start(name: str, *, resume: bool = False) -> None:
+        if stage == "search":
+            nas_apps.search(made, tmp_path / name, resume=resume)
+        else:
+            nas_apps.train(made, found, tmp_path / name, resume=resume)
+
+    start("whole")
+    save = checkpoint.Checkpoints.save
+
+    def stopping(self: checkpoint.Checkpoints, learner: object, streams: object, step: int, *, last: bool) -> None:
+        save(self, learner, streams, step, last=last)
+        if step == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        start("stopped")
+    monkeypatch.undo()
+    start("stopped", resume=True)
+    states = [checkpoint.read(tmp_path / name / "checkpoint.pt")["learner"] for name in ("whole", "stopped")]
+    flat = [_leaves(state) for state in states]
+    assert flat[0].keys() == flat[1].keys()
+    assert all(torch.equal(flat[0][key], flat[1][key]) for key in flat[0])
+    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "stopped")]
+    assert logs[0] == logs[1]
+
+
+def _leaves(state: object, path: str = "") -> dict[str, torch.Tensor]:
+    if isinstance(state, torch.Tensor):
+        return {path: state}
+    if not isinstance(state, dict):
+        return {}
+    return {key: leaf for name, part in state.items() for key, leaf in _leaves(part, f"{path}/{name}").items()}
 
 
 def test_a_search_never_reads_the_test_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

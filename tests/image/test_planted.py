@@ -1,0 +1,22 @@
+"""A control with a known answer: where one option is noise, every method finds the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import nas_apps
+from nas_apps.core.variants import VARIANTS
+
+SEARCH = ("task=image", "task.space=s4", "task.train_images=600", "search.epochs=6", "search.epoch_steps=5",
+          "search.batch_size=32", "search.network.channels=8", "search.network.cells=3", "search.weights.lr=0.1",
+          "search.logits.lr=0.03", "search.evaluate_every=6")  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", [name for name, v in VARIANTS.items() if v.schedule.searches])
+def test_a_search_prefers_convolutions_to_noise(variant: str, tmp_path: Path) -> None:
+    genotype = nas_apps.search(nas_apps.recipe(*SEARCH, f"variant={variant}"), tmp_path / "run")
+    kept = [option for rows in genotype.kept.values() for row in rows for option in row]
+    assert len(kept) == 16
+    assert kept.count("sep_conv_3x3") >= 13  # a coin gives 13 or more once in a hundred times
