@@ -27,9 +27,9 @@ from nas_apps.core.arch import Draw
 from nas_apps.core.config import Recipe, load
 from nas_apps.core.folder import device_name
 from nas_apps.core.learner import Learner
+from nas_apps.core.learners import search_learner
 from nas_apps.core.parts.schedule import TRAIN, VALID
 from nas_apps.core.progress import Progress
-from nas_apps.core.runs import _search_learner
 from nas_apps.core.runtime import Runtime, start
 from nas_apps.core.task import Streams
 from nas_apps.core.variants import VARIANTS
@@ -115,7 +115,7 @@ def random_images(folder: Path, *, batch_size: int) -> tuple[str, ...]:
 def method(runtime: Runtime, *overrides: str) -> Method:
     """The method of a recipe that consists of overrides."""
     recipe = load([], overrides)
-    made = Method(recipe, *_search_learner(recipe, runtime))
+    made = Method(recipe, *search_learner(recipe, runtime))
     made.learner.begin(MIDDLE)
     return made
 

@@ -21,8 +21,6 @@ from nas_apps.core.parts.wiring import Full
 from nas_apps.core.runtime import Runtime
 from nas_apps.core.task import Stream, Streams
 
-CPU = Runtime(torch.device("cpu"))
-
 
 def check_task(name: str, settings: Mapping[str, Any]) -> None:
     """Hold the task called `name` to the laws, at the sizes in `settings` (a recipe without its task's name).
@@ -39,11 +37,15 @@ def check_task(name: str, settings: Mapping[str, Any]) -> None:
     _check_final(recipe)
 
 
+def _cpu() -> Runtime:
+    return Runtime(torch.device("cpu"))
+
+
 def _learner(recipe: Recipe) -> tuple[Learner, Streams]:
     arch = Arch(recipe.task.choices(edges=False), {"op": Softmax()}, init_std=0.5)
     objective = recipe.task.build(Mixed(arch, Full()), recipe.search)
-    streams = recipe.task.streams(objective, recipe.search, CPU, seed=0, halves=True)
-    return Learner(objective, arch, recipe.task.optimisation(objective, recipe.search), recipe.search, CPU), streams
+    streams = recipe.task.streams(objective, recipe.search, _cpu(), seed=0, halves=True)
+    return Learner(objective, arch, recipe.task.optimisation(objective, recipe.search), recipe.search, _cpu()), streams
 
 
 def _check_space(recipe: Recipe) -> None:
@@ -65,7 +67,7 @@ def _check_objective(recipe: Recipe, learner: Learner, streams: Streams) -> None
             second = gradients(sum((g.square().sum() for g in grads), torch.zeros(())), learner.logits)
             assert all(grad.isfinite().all() for grad in second), "the second derivative is not finite"
     with learner.arch.using(learner.arch.expected()):
-        figures = recipe.task.evaluate(learner.objective.eval(), recipe.search, CPU)
+        figures = recipe.task.evaluate(learner.objective.eval(), recipe.search, _cpu())
     assert recipe.task.goal[0] in figures, f"evaluate does not answer the goal's {recipe.task.goal[0]!r}"
 
 
@@ -98,7 +100,7 @@ def _check_final(recipe: Recipe) -> None:
     space = recipe.task.choices(edges=False)
     genotype = Random()(space, {}, torch.Generator().manual_seed(0))
     objective = recipe.task.build(Fixed(space, genotype), recipe.train)
-    streams = recipe.task.streams(objective, recipe.train, CPU, seed=0, halves=False)
+    streams = recipe.task.streams(objective, recipe.train, _cpu(), seed=0, halves=False)
     assert objective(next(streams.train)).loss.isfinite(), "the final network's loss is not finite"
     assert recipe.task.describe(genotype, replace(recipe.train))["params"] > 0, "describe counts no parameters"
 

@@ -13,6 +13,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from nas_apps.core.arch import Arch
+from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
 from nas_apps.core.op import OpArgs, OpTable
 from nas_apps.core.parts.wiring import Full, Row, Wiring
@@ -124,7 +125,7 @@ class Fixed:
         wiring: Wiring | None = None,
         progress: Callable[[], Progress] = lambda: DONE,
     ) -> None:
-        self._kept = genotype.validate(space).kept
+        self._space, self._kept = space, genotype.validate(space).kept
         self._wiring, self._progress = wiring or Full(), progress
 
     def cell(self, name: str, dag: Dag, ops: OpTable, args: OpArgs) -> Cell:
@@ -138,6 +139,10 @@ class Fixed:
 
     def mix(self, name: str, row: int, ops: OpTable, args: OpArgs) -> nn.Module:
         kept = self._kept[name][row]
+        if not kept:
+            raise UserError(
+                f"genotype: {name}[{row}]: keeps nothing; allowed: {', '.join(self._space[name].rows[row])}"
+            )
         return _Place(self._wiring.edge(kept, ops, args), self._reader(len(kept)))
 
     def _reader(self, number: int) -> Read:

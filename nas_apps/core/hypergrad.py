@@ -40,6 +40,8 @@ class LookAhead:
             with _loss(learner, valid, ahead) as at:
                 both = gradients(at.loss, [*ahead.values(), *learner.logits], again=True)
             learner.runtime.average_(both, at.weight)
+            stats = learner.stats("valid", at)
+            del at  # and with it the graph of the validation loss
             v, direct = both[: len(ahead)], both[len(ahead) :]
             v = [rate * x for rate, x in zip(rates, v, strict=True)]
             if exact:
@@ -50,7 +52,7 @@ class LookAhead:
                 through = self._by_difference(learner, train, weights, v)
         learner.runtime.average_(through, outcome.weight)
         grads = [d - t for d, t in zip(direct, through, strict=True)]
-        return grads, learner.stats("valid", at)
+        return grads, stats
 
     def _by_difference(
         self, learner: Learner, train: Pulled, weights: Mapping[str, Tensor], v: Sequence[Tensor]
@@ -65,6 +67,7 @@ class LookAhead:
             moved = {name: (w + sign * x).detach() for (name, w), x in zip(weights.items(), v, strict=True)}
             with _loss(learner, train, moved) as outcome:
                 sides.append(gradients(outcome.loss, learner.logits, again=True))
+            del outcome  # and with it the graph of this side
         return [(plus - minus) / (2 * radius) for plus, minus in zip(*sides, strict=True)]
 
 

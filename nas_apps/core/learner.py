@@ -46,7 +46,8 @@ class Learner:
         """Enter a step at this point of the run."""
         self.progress = progress
         self._set_rates(progress)
-        self.objective.train()
+        if not self.objective.training:  # evaluation sets the mode of the whole; the walk through it is not free
+            self.objective.train()
 
     def pull(self, stream: Stream, *, use: int) -> tuple[Batch, Draw]:
         """The next batch of a stream, pulled under the draw of its cycle, and that draw."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from nas_apps.core.bounds import BELOW_ONE, COUNT, NOT_NEGATIVE, bounded
 from nas_apps.core.progress import Ramp
 
 
@@ -18,6 +19,10 @@ class Logits:
     clip: float | None = None
     """Bound on the norm of the logits' gradient; none by default."""
     init_std: float = 1e-3
+
+    def __post_init__(self) -> None:
+        bounded(self, NOT_NEGATIVE, "lr", "weight_decay", "clip", "init_std")
+        bounded(self, BELOW_ONE, "betas")
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,6 @@ class Phase:
     logits: Logits = Logits()
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "evaluate_every", "log_steps"):
-            least = 0 if name == "epochs" else 1
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: got {getattr(self, name)}; allowed: {least} and more")
+        bounded(self, NOT_NEGATIVE, "epochs", "clip")
+        bounded(self, COUNT, "epoch_steps", "batch_size", "log_steps", "evaluate_every", "checkpoint_steps")
+        bounded(self, BELOW_ONE, "drop_path")

@@ -13,23 +13,20 @@ import torch
 
 from nas_apps.core import checkpoint, files
 from nas_apps.core.arch import Arch, Draw, one_hot
-from nas_apps.core.cell import Fixed, Mixed
 from nas_apps.core.checkpoint import Checkpoints
 from nas_apps.core.config import Recipe, task_name
 from nas_apps.core.drawing.picture import cell_svg
 from nas_apps.core.errors import UserError
 from nas_apps.core.folder import check, claim, device_name, read_recipe, relevant, versions
 from nas_apps.core.genotype import Genotype
-from nas_apps.core.hypergrad import refuse_optimizer
 from nas_apps.core.learner import Learner
+from nas_apps.core.learners import search_learner, train_learner
 from nas_apps.core.loop import run
-from nas_apps.core.parts.schedule import Unrolled, WeightsOnly
-from nas_apps.core.parts.wiring import DropPath, Full, Wiring
+from nas_apps.core.parts.schedule import WeightsOnly
 from nas_apps.core.phase import Phase
-from nas_apps.core.progress import Ramp
 from nas_apps.core.report import Report, last_figures, seconds
 from nas_apps.core.runtime import Runtime, start
-from nas_apps.core.seeds import mix, seed_process
+from nas_apps.core.seeds import mix
 from nas_apps.core.task import Streams
 
 SAMPLE = 2  # the use of draws that are only looked at
@@ -45,7 +42,7 @@ def search(recipe: Recipe, folder: str | Path, *, resume: bool = False, command:
     folder = Path(folder)
     with start(recipe.device, recipe.precision) as runtime:
         check(folder, recipe, "search", runtime, resume=resume)
-        learner, streams = _search_learner(recipe, runtime)
+        learner, streams = search_learner(recipe, runtime)
         space = learner.arch.space
 
         def genotype() -> Genotype:
@@ -63,16 +60,8 @@ def search(recipe: Recipe, folder: str | Path, *, resume: bool = False, command:
         if runtime.leads:
             claim(folder, recipe, space)
         figures = _run(folder, recipe, learner, streams, evaluate, genotype)
-        found = genotype()
-        found = Genotype(
-            found.kept,
-            {
-                "task": task_name(recipe.task),
-                "variant": recipe.variant_name,
-                "seed": recipe.seed,
-                "steps": figures["step"],
-            },
-        )
+        origin = {"task": task_name(recipe.task), "variant": recipe.variant_name, "seed": recipe.seed}
+        found = Genotype(genotype().kept, {**origin, "steps": figures["step"]})
         if runtime.leads:
             _leave(folder, recipe, found, runtime, stage="search", figures=figures, command=command)
         runtime.wait()
@@ -89,7 +78,7 @@ def train(
     with start(recipe.device, recipe.precision) as runtime:
         check(folder, recipe, "train", runtime, resume=resume)
         _same_genotype(folder, genotype)
-        learner, streams = _train_learner(recipe, genotype, runtime)
+        learner, streams = train_learner(recipe, genotype, runtime)
 
         def evaluate() -> dict[str, float]:
             return _evaluate(recipe, learner, recipe.train, {"": learner.arch.expected()})
@@ -126,7 +115,7 @@ def evaluate(folder: str | Path) -> dict[str, float]:
     genotype = Genotype.load(folder / "genotype.json")
     with start(recipe.device, recipe.precision) as runtime:
         state = checkpoint.read(folder / "checkpoint.pt", runtime.device, stage="train")
-        learner, _ = _train_learner(recipe, genotype, runtime)
+        learner, _ = train_learner(recipe, genotype, runtime)
         learner.load_state_dict(state["learner"])
         return _evaluate(recipe, learner, recipe.train, {"": learner.arch.expected()})
 
@@ -148,34 +137,6 @@ def find_genotype(name: str, recipe: Recipe) -> Genotype:
     """The genotype in a file, or the published one of this name, checked against the recipe's space."""
     genotype = Genotype.load(Path(name)) if Path(name).exists() else recipe.task.find(name)
     return genotype.validate(recipe.task.choices(edges=False), name)
-
-
-def _search_learner(recipe: Recipe, runtime: Runtime) -> tuple[Learner, Streams]:
-    variant, phase = recipe.variant, recipe.search
-    space = recipe.task.choices(edges=variant.edges is not None)
-    arch = Arch(space, variant.relaxations, init_std=phase.logits.init_std, seed=recipe.seed).to(runtime.device)
-    seed_process(mix(recipe.seed, 0))
-    objective = recipe.task.build(Mixed(arch, variant.wiring), phase).to(runtime.device)
-    learner = Learner(objective, arch, recipe.task.optimisation(objective, phase), phase, runtime)
-    reason = refuse_optimizer(learner.optimizer) if isinstance(variant.schedule, Unrolled) else None
-    if reason:
-        raise UserError(f"variant.schedule: {reason}")
-    halves = variant.schedule.bilevel
-    return learner, recipe.task.streams(objective, phase, runtime, seed=recipe.seed, halves=halves)
-
-
-def _train_learner(recipe: Recipe, genotype: Genotype, runtime: Runtime) -> tuple[Learner, Streams]:
-    phase, arch = recipe.train, Arch({}, {})
-    seed_process(mix(recipe.seed, 1))
-    fill = Fixed(recipe.task.choices(edges=False), genotype, _wiring(phase), lambda: arch.current.progress)
-    objective = recipe.task.build(fill, phase).to(runtime.device)
-    learner = Learner(objective, arch, recipe.task.optimisation(objective, phase), phase, runtime)
-    return learner, recipe.task.streams(objective, phase, runtime, seed=recipe.seed, halves=False)
-
-
-def _wiring(phase: Phase) -> Wiring:
-    rate = phase.drop_path
-    return DropPath(rate if isinstance(rate, Ramp) else Ramp(0.0, rate)) if rate else Full()
 
 
 def _run(

@@ -82,9 +82,16 @@ def find_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"device: no {name!r}; allowed: auto, cpu, cuda, cuda:N, mps") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device: {name!r} asked for, but torch {torch.__version__} sees no CUDA device here")
+        device = torch.device("meta")
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device.type not in here:
+        raise UserError(f"device: no {name!r}; allowed: auto, cpu, cuda, cuda:N, mps")
+    if not here[device.type]:
+        raise UserError(
+            f"device: {name!r} asked for, but torch {torch.__version__} sees no {device.type.upper()} device here"
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device: no {name!r}; allowed: cuda:0 to cuda:{torch.cuda.device_count() - 1}, those here")
     return device
 
 

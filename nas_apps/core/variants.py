@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from nas_apps.core.parts.derive import Random, Rule, Strongest
 from nas_apps.core.parts.relax import GumbelOneHot, Relaxation, Sigmoid, Softmax
-from nas_apps.core.parts.schedule import FirstOrder, Joint, NoSearch, Schedule, Unrolled
+from nas_apps.core.parts.schedule import FirstOrder, Joint, NoSearch, Schedule, Unrolled, WeightsOnly
 from nas_apps.core.parts.wiring import Full, Partial, Wiring
 
 
@@ -39,6 +39,10 @@ class Variant:
             raise ValueError("derive: 'random' ignores what is searched, so its schedule is 'no_search'")
         if isinstance(self.schedule, NoSearch) and not isinstance(self.derive, Random):
             raise ValueError("schedule: 'no_search' leaves the logits as they began; derive: 'random' goes with it")
+        if isinstance(self.schedule, WeightsOnly):
+            raise ValueError(
+                "schedule: 'weights_only' is that of the final training: it leaves the logits as they began"
+            )
         if isinstance(self.schedule, Unrolled) and self.relax.sparse:
             raise ValueError(
                 "schedule: the look-ahead differentiates the training loss twice through one draw, and a sampled draw "

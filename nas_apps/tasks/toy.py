@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas_apps.core import files
+from nas_apps.core.bounds import COUNT, NOT_NEGATIVE, TWO, bounded
 from nas_apps.core.cell import Fill, Fixed
 from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
@@ -69,6 +71,9 @@ class Network:
     channels: int = 8
     cells: int = 2
 
+    def __post_init__(self) -> None:
+        bounded(self, COUNT, "channels", "cells")
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -77,6 +82,9 @@ class Weights:
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 3e-4
+
+    def __post_init__(self) -> None:
+        bounded(self, NOT_NEGATIVE, "lr", "momentum", "weight_decay")
 
 
 @dataclass(frozen=True)
@@ -156,6 +164,10 @@ class ToyTask:
     goal: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
     twice_differentiable: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        bounded(self, TWO, "points", "classes")
+        bounded(self, NOT_NEGATIVE, "noise")
+
     def choices(self, *, edges: bool) -> Space:
         rows = (tuple(OPS),) * len(DAG.edges())
         return {**cell_choices("cell", DAG, rows, edges=edges), "gate": Choice((tuple(GATES),))}
@@ -202,7 +214,7 @@ class ToyTask:
         raise UserError(f"{table}: task toy has no tables of known results")
 
     def export(self, objective: nn.Module, genotype: Genotype, phase: Phase, folder: Path) -> None:
-        save_file(objective.state_dict(), folder / "model.safetensors")
+        files.write(folder / "model.safetensors", save(objective.state_dict()))
 
     def _data(self, part: int) -> tuple[Tensor, Tensor]:
         rng = torch.Generator().manual_seed(part)

@@ -68,7 +68,7 @@ def test_memory_relative_to_darts_is_the_specifications(saved: Saved, overrides:
 
 
 def test_one_operation_an_edge_keeps_less_where_none_is_one_of_eight(saved: Saved) -> None:
-    # The specification's 0.139 can only be of few draws: a mean of many is at least 7/8 of that of seven options, 0.154.
+    # The specification's 0.139 can only be of few draws: a mean of many is at least 7/8 of that of seven options.
     ratios = [megabytes / saved(*DARTS)[0] for megabytes in saved(*GDAS)]
     assert min(ratios) < 0.139 < max(ratios)
     assert 7 / 8 < mean(saved(*GDAS)) / mean(saved(*GDAS_7)) < 0.95

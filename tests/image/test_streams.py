@@ -251,24 +251,24 @@ def test_the_defaults_suit_the_data() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"crop_padding": -1}, r"augment.crop_padding: -1 is negative; allowed: 0 or more"),
-        ({"mixup": -0.1}, r"augment.mixup: -0.1 is negative"),
-        ({"jitter": (0.4,)}, r"augment.jitter: \[0.4\]; allowed: 3 or 4 numbers"),
-        ({"jitter": (0.4,) * 3, "auto": "v0"}, r"augment.jitter: timm leaves it out beside augment.auto \('v0'\)"),
+        ({"crop_padding": -1}, r"crop_padding: -1 is negative; allowed: 0 or more"),
+        ({"mixup": -0.1}, r"mixup: -0.1 is negative"),
+        ({"jitter": (0.4,)}, r"jitter: \[0.4\]; allowed: 3 or 4 numbers"),
+        ({"jitter": (0.4,) * 3, "auto": "v0"}, r"jitter: timm leaves it out beside auto \('v0'\)"),
     ],
     ids=["negative padding", "negative mixup", "one jitter", "policy and jitter"],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=message):  # a recipe puts the path before it
         Augment(**settings)
 
 
 def test_policies_are_refused_where_they_cannot_work(on_disk: Images) -> None:
-    with pytest.raises(UserError, match=r"augment.auto: works on image folders alone; digits comes as arrays"):
+    with pytest.raises(UserError, match=r"data.auto: works on image folders alone; digits comes as arrays"):
         stream(load("digits").train, Augment(auto="rand-m9"), Feed(8), ALONE)
-    with pytest.raises(UserError, match=r"augment.auto: timm has no 'best'; allowed: rand-"):
+    with pytest.raises(UserError, match=r"data.auto: timm has no 'best'; allowed: rand-"):
         stream(on_disk, Augment(auto="best"), Feed(8), ALONE)
-    with pytest.raises(UserError, match=r"augment.crop_padding: images of .* are cropped by timm's transform"):
+    with pytest.raises(UserError, match=r"data.crop_padding: images of .* are cropped by timm's transform"):
         stream(on_disk, Augment(crop_padding=4), Feed(8), ALONE)
 
 

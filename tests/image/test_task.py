@@ -10,7 +10,7 @@ import timm
 import torch
 
 import nas_apps
-from nas_apps.core import checkpoint, runs
+from nas_apps.core import checkpoint, learners, runs
 from nas_apps.core.arch import Arch, one_hot
 from nas_apps.core.cell import Fixed, Mixed
 from nas_apps.core.config import Recipe, load
@@ -49,7 +49,7 @@ def test_the_exported_network_is_a_timm_model_with_the_same_logits(tmp_path: Pat
     arguments = json.loads((tmp_path / "train" / "model.json").read_text())["create_model"]
     arguments["genotype"] = str(tmp_path / "train" / arguments["genotype"])
     model = timm.create_model(**arguments, checkpoint_path=str(tmp_path / "train" / "model.safetensors")).eval()
-    learner, _ = runs._train_learner(made, genotype, CPU)
+    learner, _ = learners.train_learner(made, genotype, CPU)
     learner.load_state_dict(torch.load(tmp_path / "train" / "checkpoint.pt", weights_only=True)["learner"])
     assert learner.evaluated is not learner.objective
     images = torch.randn(4, 1, 8, 8)
@@ -62,7 +62,7 @@ def test_the_running_average_is_what_is_evaluated(tmp_path: Path) -> None:
     genotype = nas_apps.search(made, tmp_path / "search")
     nas_apps.train(made, genotype, tmp_path / "train")
     state = torch.load(tmp_path / "train" / "checkpoint.pt", weights_only=True)["learner"]
-    start, _ = runs._train_learner(made, genotype, CPU)
+    start, _ = learners.train_learner(made, genotype, CPU)
     name = next(n for n, _ in start.objective.named_parameters())
     assert torch.equal(state["average"][f"module.{name}"], start.objective.state_dict()[name])
     assert not torch.equal(state["objective"][name], start.objective.state_dict()[name])
@@ -73,7 +73,7 @@ def test_cells_computed_again_in_the_backward_give_the_same_step(variant: str) -
     after = []
     for again in (False, True):
         made = small(f"variant={variant}")
-        learner, streams = runs._search_learner(made, CPU)
+        learner, streams = learners.search_learner(made, CPU)
         learner.objective.network.set_grad_checkpointing(again)
         learner.begin(Progress(9, 10))
         made.variant.schedule(learner, streams)

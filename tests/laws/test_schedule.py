@@ -44,6 +44,24 @@ def test_without_a_weight_rate_the_look_ahead_is_the_first_order_step(recipe, le
     assert same(ahead.logits, first.logits, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("schedule", [FirstOrder(), Unrolled(), Unrolled(exact=False)], ids=["first", "exact", "fd"])
+def test_the_weights_step_under_the_logits_as_the_architecture_left_them(recipe, learner, schedule: Schedule) -> None:  # noqa: ANN001
+    made = recipe("variant=darts", "search.clip=null")
+    taught, streams = learner(made)
+    twin, _ = learner(made)
+    state = streams.train.state_dict()
+    batch = next(streams.train)
+    streams.train.load_state_dict(state)
+    seen: list[torch.Tensor] = []
+    taught.optimizer.register_step_pre_hook(lambda *_: seen.extend(p.grad.clone() for p in taught.parameters))
+    taught.begin(Progress(0, 10))
+    schedule(taught, streams)
+    twin.arch.load_state_dict(taught.arch.state_dict())
+    with twin.loss(batch, twin.arch.draw()) as outcome:
+        expected = torch.autograd.grad(outcome.loss, twin.parameters)
+    assert same(seen, list(expected), atol=1e-7)
+
+
 def test_a_search_that_waits_moves_no_logit(recipe, learner) -> None:  # noqa: ANN001
     made = recipe("variant=darts")
     before = learner(made)[0].logits

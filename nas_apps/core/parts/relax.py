@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from nas_apps.core.bounds import POSITIVE, bounded
 from nas_apps.core.progress import Progress, Ramp, value
 
 
@@ -78,6 +79,9 @@ class GumbelOneHot:
     temperature: float | Ramp = Ramp(10.0, 0.1, reach="last")
 
     sparse = True
+
+    def __post_init__(self) -> None:
+        bounded(self, POSITIVE, "temperature")
 
     def __call__(self, logits: Tensor, progress: Progress, rng: torch.Generator) -> Tensor:
         soft = ((logits.log_softmax(-1) + gumbel(logits, rng)) / value(self.temperature, progress)).softmax(-1)

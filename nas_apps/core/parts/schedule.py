@@ -10,6 +10,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from nas_apps.core.bounds import POSITIVE, SHARE, bounded
 from nas_apps.core.hypergrad import LookAhead
 from nas_apps.core.learner import Learner, Stats
 from nas_apps.core.task import Streams
@@ -61,6 +62,9 @@ class FirstOrder:
     bilevel = True
     searches = True
 
+    def __post_init__(self) -> None:
+        bounded(self, SHARE, "warmup")
+
     def __call__(self, learner: Learner, streams: Streams) -> Stats:
         stats: dict[str, Tensor] = {}
         if self.weights_first:
@@ -94,15 +98,22 @@ class Unrolled:
     bilevel = True
     searches = True
 
+    def __post_init__(self) -> None:
+        bounded(self, POSITIVE, "difference")
+        bounded(self, SHARE, "warmup")
+
     def __call__(self, learner: Learner, streams: Streams) -> Stats:
-        train = learner.pull(streams.train, use=TRAIN)
+        cycle, train = streams.train.cycle, learner.pull(streams.train, use=TRAIN)
         stats: dict[str, Tensor] = {}
         if float(learner.progress) >= self.warmup:
             look = LookAhead(None if self.exact else self.difference)
             grads, seen = look(learner, train, learner.pull(streams.valid, use=VALID))
             learner.arch_step(grads)
             stats |= seen
-        return {**stats, **learner.weight_step(*train)}
+        draw = learner.arch.draw(
+            learner.progress, cycle=cycle, use=TRAIN
+        )  # the same noise under the logits as they are now
+        return {**stats, **learner.weight_step(train[0], draw)}
 
 
 @dataclass(frozen=True)

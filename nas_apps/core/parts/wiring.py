@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas_apps.core.bounds import BELOW_ONE, bounded
 from nas_apps.core.errors import UserError
 from nas_apps.core.op import OpArgs, OpTable
 from nas_apps.core.progress import Progress, Ramp, value
@@ -140,6 +141,9 @@ class DropPath:
     """
 
     rate: float | Ramp = Ramp(0.0, 0.2)
+
+    def __post_init__(self) -> None:
+        bounded(self, BELOW_ONE, "rate")
 
     def edge(self, options: tuple[str, ...], ops: OpTable, args: OpArgs) -> nn.Module:
         def treat(op: nn.Module, y: Tensor, progress: Progress) -> Tensor:

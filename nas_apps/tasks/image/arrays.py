@@ -44,7 +44,7 @@ def read_digits() -> Arrays:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise UserError(f"data: digits needs scikit-learn: {EXTRA}") from None
+        raise UserError(f"task.data: digits needs scikit-learn: {EXTRA}") from None
     digits = load_digits()
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # they count from 0 to 16
     half = Half(torch.from_numpy(pixels[:, None]), torch.from_numpy(digits.target).long())

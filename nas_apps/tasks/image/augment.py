@@ -37,18 +37,18 @@ class Augment:
     def __post_init__(self) -> None:
         for name, value in (("crop_padding", self.crop_padding), ("cutout", self.cutout), ("mixup", self.mixup)):
             if value is not None and value < 0:
-                raise UserError(f"augment.{name}: {value} is negative; allowed: 0 or more")
+                raise ValueError(f"{name}: {value} is negative; allowed: 0 or more")
         if len(self.jitter) not in (0, 3, 4) or min(self.jitter, default=0) < 0:
-            raise UserError(f"augment.jitter: {list(self.jitter)}; allowed: 3 or 4 numbers of 0 or more, or none")
+            raise ValueError(f"jitter: {list(self.jitter)}; allowed: 3 or 4 numbers of 0 or more, or none")
 
         if self.auto and self.jitter:
-            raise UserError(f"augment.jitter: timm leaves it out beside augment.auto ({self.auto!r}); give one of them")
+            raise ValueError(f"jitter: timm leaves it out beside auto ({self.auto!r}); give one of them")
 
     def reads_files(self, images: Images) -> bool:
         """Whether training images are decoded one by one as they are needed."""
         if (self.auto or self.jitter) and images.files is None:
             setting = "auto" if self.auto else "jitter"
-            raise UserError(f"augment.{setting}: works on image folders alone; {images.name} comes as arrays")
+            raise UserError(f"data.{setting}: works on image folders alone; {images.name} comes as arrays")
         return bool(self.auto or self.jitter or images.pixels is None)
 
     def over(self, images: Images) -> Augment:
@@ -56,7 +56,7 @@ class Augment:
         side, files = min(images.size), self.reads_files(images)
         if files and self.crop_padding:
             raise UserError(
-                f"augment.crop_padding: images of {images.name} are cropped by timm's transform as they are read; "
+                f"data.crop_padding: images of {images.name} are cropped by timm's transform as they are read; "
                 "allowed: 0 or nothing"
             )
         padding, cutout = (0, 0) if files else (side // 8, side // 2 if side >= 16 else 0)

@@ -44,7 +44,7 @@ def load(
     """
     size = _stated(image_size)
     if in_chans not in (None, 1, 3):
-        raise UserError(f"in_chans: {in_chans}; allowed: 1 (grey), 3 (RGB), or nothing")
+        raise UserError(f"task.in_chans: {in_chans}; allowed: 1 (grey), 3 (RGB), or nothing")
     if data == "digits":
         return _from_arrays(data, read_digits(), size, in_chans)
     path = Path(data).expanduser()
@@ -52,7 +52,7 @@ def load(
         return _from_arrays(data, read_npz(path), size, in_chans)
     if not path.is_dir():
         what = "is a file of another kind" if path.exists() else "does not exist"
-        raise UserError(f"data: {data!r} {what}; allowed: {ALLOWED}")
+        raise UserError(f"task.data: {data!r} {what}; allowed: {ALLOWED}")
     try:
         arrays = read_cifar(path)
         return _from_arrays(data, arrays, size, in_chans) if arrays else _from_folder(path, size, in_chans, memory)
@@ -65,7 +65,7 @@ def _stated(image_size: int | tuple[int, int] | None) -> Size | None:
         return None
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-        raise UserError(f"image_size: {image_size}; allowed: a side, or height and width, of 1 or more")
+        raise UserError(f"task.image_size: {image_size}; allowed: a side, or height and width, of 1 or more")
     return size
 
 

@@ -106,7 +106,7 @@ def _train_transform(size: Size, augment: Augment) -> Transform:
             use_prefetcher=True,
         )
     except (AssertionError, ValueError, KeyError):
-        raise UserError(f"augment.auto: timm has no {augment.auto!r}; allowed: {_POLICIES}") from None
+        raise UserError(f"data.auto: timm has no {augment.auto!r}; allowed: {_POLICIES}") from None
 
 
 def _test_transform(size: Size, crop: float) -> Transform:

@@ -51,8 +51,8 @@ class FactorizedReduce(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(x)
         height, width = x.shape[-2:]
-        moved = functional.pad(x, (0, width % 2, 0, height % 2))[:, :, 1:, 1:]
-        y: Tensor = self.norm(torch.cat([self.here(x), self.there(moved)], 1))
+        whole = functional.pad(x, (0, width % 2, 0, height % 2)) if height % 2 or width % 2 else x  # pad copies
+        y: Tensor = self.norm(torch.cat([self.here(x), self.there(whole[:, :, 1:, 1:])], 1))
         return y
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from nas_apps.core import files
+from nas_apps.core.bounds import BELOW_ONE, NOT_NEGATIVE, POSITIVE, SHARE, bounded
 from nas_apps.core.cell import Fill, Fixed
 from nas_apps.core.cost import cost as measure
 from nas_apps.core.errors import UserError, require, unknown
@@ -61,6 +62,12 @@ class Weights:
     smoothing: float = 0.0
     """Label smoothing of the loss."""
 
+    def __post_init__(self) -> None:
+        bounded(self, NOT_NEGATIVE, "lr", "min_lr", "weight_decay", "warmup_epochs", "decay_rate")
+        bounded(self, BELOW_ONE, "momentum")
+        bounded(self, POSITIVE, "decay_epochs")
+        bounded(self, SHARE, "smoothing", "ema")
+
 
 @dataclass(frozen=True)
 class ImageTask:
@@ -85,6 +92,9 @@ class ImageTask:
     batches: ClassVar[type] = Augment
     goal: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
     twice_differentiable: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        bounded(self, NOT_NEGATIVE, "workers")
 
     def choices(self, *, edges: bool) -> Space:
         return SPACES[self.space].choices(edges=edges)

@@ -1,0 +1,48 @@
+"""The learners of a recipe's two phases: one engine, filled in two ways."""
+
+from __future__ import annotations
+
+from nas_apps.core.arch import Arch
+from nas_apps.core.cell import Fixed, Mixed
+from nas_apps.core.config import Recipe
+from nas_apps.core.errors import UserError
+from nas_apps.core.genotype import Genotype
+from nas_apps.core.hypergrad import refuse_optimizer
+from nas_apps.core.learner import Learner
+from nas_apps.core.parts.schedule import Unrolled
+from nas_apps.core.parts.wiring import DropPath, Full, Wiring
+from nas_apps.core.phase import Phase
+from nas_apps.core.progress import Ramp
+from nas_apps.core.runtime import Runtime
+from nas_apps.core.seeds import mix, seed_process
+from nas_apps.core.task import Streams
+
+
+def search_learner(recipe: Recipe, runtime: Runtime) -> tuple[Learner, Streams]:
+    """What a search starts with: a super-net, its logits, and its batches."""
+    variant, phase = recipe.variant, recipe.search
+    space = recipe.task.choices(edges=variant.edges is not None)
+    arch = Arch(space, variant.relaxations, init_std=phase.logits.init_std, seed=recipe.seed).to(runtime.device)
+    seed_process(mix(recipe.seed, 0))
+    objective = recipe.task.build(Mixed(arch, variant.wiring), phase).to(runtime.device)
+    learner = Learner(objective, arch, recipe.task.optimisation(objective, phase), phase, runtime)
+    reason = refuse_optimizer(learner.optimizer) if isinstance(variant.schedule, Unrolled) else None
+    if reason:
+        raise UserError(f"variant.schedule: {reason}")
+    halves = variant.schedule.bilevel
+    return learner, recipe.task.streams(objective, phase, runtime, seed=recipe.seed, halves=halves)
+
+
+def train_learner(recipe: Recipe, genotype: Genotype, runtime: Runtime) -> tuple[Learner, Streams]:
+    """What a final training starts with: the network of a genotype, no logits, and all the batches."""
+    phase, arch = recipe.train, Arch({}, {})
+    seed_process(mix(recipe.seed, 1))
+    fill = Fixed(recipe.task.choices(edges=False), genotype, _wiring(phase), lambda: arch.current.progress)
+    objective = recipe.task.build(fill, phase).to(runtime.device)
+    learner = Learner(objective, arch, recipe.task.optimisation(objective, phase), phase, runtime)
+    return learner, recipe.task.streams(objective, phase, runtime, seed=recipe.seed, halves=False)
+
+
+def _wiring(phase: Phase) -> Wiring:
+    rate = phase.drop_path
+    return DropPath(rate if isinstance(rate, Ramp) else Ramp(0.0, rate)) if rate else Full()
