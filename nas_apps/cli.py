@@ -54,12 +54,15 @@ def derive(
         raise UserError(
             f"{out}: the drawing's name; allowed: --out with another ending, such as {out.with_suffix('.json')}"
         )
+    drawing = out.with_suffix(".svg")
+    if drawing.exists() and not out.exists():
+        raise UserError(f"{drawing}: is there, and the drawing would go there; allowed: another --out")
     genotype = runs.derive(run)
     if out.exists() and Genotype.load(out) != genotype:
         raise UserError(f"{out}: holds another genotype; allowed: another --out")
     genotype.save(out)
     space = folder.read_recipe(run).task.choices(edges=False)
-    files.write_text(out.with_suffix(".svg"), cell_svg(space, genotype))
+    files.write_text(drawing, cell_svg(space, genotype))
     _say(summary.cell_text(space, genotype))
     _say(str(out))
 
@@ -95,12 +98,15 @@ def evaluate(
 def report(run: Folder) -> None:
     """Write report.html and summary.json over the stages of a run, and compare what was trained."""
     from nas_apps.core import files, summary
-    from nas_apps.core.drawing.page import report_page
+    from nas_apps.core.drawing.page import MARK, report_page
 
+    page = run / "report.html"
+    if page.exists() and MARK not in files.read_text(page, "a report"):
+        raise UserError(f"{page}: not a report of nas_apps, and the report would go there; allowed: move it away")
     path = summary.combine(run)
-    files.write_text(run / "report.html", report_page(run))
+    files.write_text(page, report_page(run))
     _say(summary.overview(run))
-    _say(f"report: {run / 'report.html'}")
+    _say(f"report: {page}")
     _say(str(path))
 
 
@@ -141,6 +147,10 @@ def main() -> None:
         _fail(f"{error.format_message() or 'No verb given.'} (allowed: see nas-apps --help, nas-apps VERB --help)")
     except (typer.Abort, KeyboardInterrupt):
         _fail(interrupted, 130)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        _fail("out of memory on the device; a smaller batch_size, or a smaller network.channels, needs less")
     except OSError as error:
         reason = no_space(error) or (error.filename and error.strerror)
         if not reason:
@@ -168,6 +178,6 @@ def _say(text: str) -> None:
 
 
 def _fail(message: str, status: int = 2) -> None:
-    if _leads():
-        typer.echo(f"nas-apps: {message}", err=True)
+    rank = "" if _leads() else f" (rank {os.environ['RANK']})"  # a mistake that only one rank meets is still told
+    typer.echo(f"nas-apps{rank}: {message}", err=True)
     sys.exit(status)

@@ -9,15 +9,19 @@
 #   --seed N, --device NAME, --nproc N (processes, by torchrun), --run FOLDER
 #   --no-baseline               no random cell beside the found one
 #   --smoke                     the smallest sizes: every stage in minutes on two cores
-#   key=value ...               over the recipe's YAML
+#   key=value ...               over the recipe's YAML (not in stage 5, which has a YAML of its own)
 set -eu
-command="sh $recipe $*"
+quoted() { printf "'%s' " "$(printf %s "$1" | sed "s/'/'\\\\''/g")"; }
+command="sh $recipe"
+for argument in "$@"; do
+  case $argument in *[!A-Za-z0-9_./=-]*) command="$command $(quoted "$argument")" ;; *) command="$command $argument" ;; esac
+done
 here=$PWD
 cd "$(dirname "$recipe")/.."
 stage=0 stop_stage=5 beside= data= genotype= table= transfer= seed=0 device=auto nproc=1 run= smoke= overrides=
 baseline=${baseline-random}
 need() { [ $# -gt 1 ] || { echo "$recipe: $1 needs a value" >&2; exit 2; }; }
-path() { case $1 in /*) echo "$1" ;; *) echo "$here/$1" ;; esac; }
+path() { case $1 in /* | digits) echo "$1" ;; *) echo "$here/$1" ;; esac; }
 while [ $# -gt 0 ]; do
   case $1 in
     --stage) need "$@"; stage=$2; shift ;;
@@ -33,7 +37,7 @@ while [ $# -gt 0 ]; do
     --run) need "$@"; run=$(path "$2"); shift ;;
     --no-baseline) baseline= ;;
     --smoke) smoke=1 ;;
-    *=*) overrides="$overrides $1" ;;
+    *=*) overrides="$overrides$(quoted "$1")" ;;
     *) echo "$recipe: no option '$1'; allowed: the list at the head of recipes/run_stages.sh, and key=value" >&2; exit 2 ;;
   esac
   shift
@@ -50,48 +54,60 @@ mkdir -p "$run"
 [ -z "$smoke" ] || export OMP_NUM_THREADS=1 # small tensors: a second thread only waits
 export NAS_APPS_COMMAND="$command"
 
-# The configuration of a method: the base, what the method brings, the sizes for the embedded data, what a smoke run
-# shrinks, what the user says; each over the one before.
-configuration() {
-  echo "$conf/base.yaml"
-  [ ! -e "$conf/$1.yaml" ] || echo "$conf/$1.yaml"
-  [ -n "$data" ] || [ ! -e "$conf/embedded.yaml" ] || echo "$conf/embedded.yaml"
-  [ -z "$smoke" ] || echo "$conf/smoke.yaml"
-  echo "variant=$1 seed=$seed device=$device ${data:+task.data=$data} $overrides"
-}
 launch() {
-  if [ "$nproc" -gt 1 ]; then torchrun --standalone --nproc-per-node "$nproc" -m nas_apps "$@"; else nas-apps "$@"; fi
+  if [ "$nproc" -gt 1 ]; then
+    torchrun --standalone --nproc-per-node "$nproc" -m -- nas_apps "$@"
+  else
+    nas-apps "$@"
+  fi
 }
-retrain() { # genotype, folder
-  launch train $(configuration "$variant") --genotype "$1" --run "$run/$2" --resume >/dev/null
+# call VERB METHOD [the verb's own options]: with the configuration of a method, that is the base, what the method
+# brings, the sizes for the embedded data, what a smoke run shrinks, what the user says; each over the one before.
+call() {
+  verb=$1 method=$2
+  shift 2
+  eval "set -- $overrides"'"$@"'
+  [ -z "$data" ] || set -- "task.data=$data" "$@"
+  set -- "variant=$method" "seed=$seed" "device=$device" "$@"
+  [ -z "$smoke" ] || set -- "$conf/smoke.yaml" "$@"
+  [ -n "$data" ] || [ ! -e "$conf/embedded.yaml" ] || set -- "$conf/embedded.yaml" "$@"
+  [ ! -e "$conf/$method.yaml" ] || set -- "$conf/$method.yaml" "$@"
+  if [ "$verb" = show ]; then nas-apps show "$conf/base.yaml" "$@"; else launch "$verb" "$conf/base.yaml" "$@"; fi
+}
+retrain() { # genotype, folder: the same configuration for the found cell and the one it is compared with
+  call train "$variant" --genotype "$1" --run "$run/$2" --resume >/dev/null
 }
 stage_is() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
 say() { echo "[$name] stage $1: $2" >&2; }
 
-if stage_is 0; then
+if stage_is 0 || [ "$nproc" -gt 1 ]; then # a mistake is found before any process group is
   say 0 data
-  shown=$(nas-apps show $(configuration "$variant"))
+  shown=$(call show "$variant")
   echo "$shown" | grep '^#' >&2
 fi
 if stage_is 1; then
   say 1 "search ($variant)"
-  [ -n "$genotype" ] || launch search $(configuration "$variant") --run "$run/search" --resume >/dev/null
-  [ -z "$baseline" ] || nas-apps search $(configuration "$baseline") --run "$run/${baseline}_search" --resume >/dev/null
+  [ -n "$genotype" ] || call search "$variant" --run "$run/search" --resume >/dev/null
+  [ -z "$baseline" ] || call search "$baseline" --run "$run/${baseline}_search" --resume >/dev/null
 fi
 if stage_is 2; then
   say 2 derive
   [ -n "$genotype" ] || nas-apps derive "$run/search" --out "$run/genotype.json" >&2
 fi
 if stage_is 3; then
-  if [ -n "$baseline" ] && [ "${OMP_NUM_THREADS:-}" = 1 ] && [ "$(getconf _NPROCESSORS_ONLN)" -gt 1 ]; then
+  if [ -n "$baseline" ] && [ "$nproc" = 1 ] && [ "${OMP_NUM_THREADS:-}" = 1 ] &&
+    [ "$(getconf _NPROCESSORS_ONLN)" -gt 1 ]; then
     say 3 "train a $baseline cell of the same space, as long, on another core ($run/${baseline}_train.log)"
     retrain "$run/${baseline}_search/genotype.json" "${baseline}_train" 2>"$run/${baseline}_train.log" &
     beside=$!
+    trap 'pkill -P "$beside" 2>/dev/null; kill "$beside" 2>/dev/null' EXIT # what runs beside ends with this script
+    trap 'exit 130' INT TERM
   fi
   say 3 "retrain the found cell"
   retrain "${genotype:-$run/genotype.json}" train
   if [ -n "$beside" ]; then
     wait "$beside" || { status=$?; tail -n 1 "$run/${baseline}_train.log" >&2; exit "$status"; }
+    trap - EXIT INT TERM
   elif [ -n "$baseline" ]; then
     say 3 "train a $baseline cell of the same space, as long"
     retrain "$run/${baseline}_search/genotype.json" "${baseline}_train"
@@ -107,9 +123,8 @@ if stage_is 4; then
 fi
 if stage_is 5 && [ -n "$transfer" ]; then
   say 5 "train the found cell on $transfer"
-  launch train recipes/conf/$task/${transfer_dataset:-$dataset}/base.yaml \
-    ${smoke:+recipes/conf/$task/${transfer_dataset:-$dataset}/smoke.yaml} "variant=$variant" "seed=$seed" "device=$device" \
-    "task.data=$transfer" --genotype "${genotype:-$run/genotype.json}" --run "$run/transfer" --resume >/dev/null
+  conf=recipes/conf/$task/${transfer_dataset:-$dataset} data=$transfer overrides=
+  call train "$variant" --genotype "${genotype:-$run/genotype.json}" --run "$run/transfer" --resume >/dev/null
   nas-apps evaluate "$run/transfer"
 fi
 [ ! -e "$run/train/summary.json" ] || nas-apps report "$run"

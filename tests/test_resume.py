@@ -208,3 +208,16 @@ def test_a_torn_last_line_of_a_log_is_dropped_on_resume(recipe: Callable[..., Re
     runs.search(made, tmp_path / "run", resume=True)
     assert log.read_text() == whole
     assert all(json.loads(line)["step"] for line in whole.splitlines())
+
+
+def test_a_second_process_in_the_same_folder_is_refused(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    from nas_apps.core.folder import hold
+    from nas_apps.core.runtime import Runtime
+
+    made = recipe()
+    with (
+        hold(tmp_path / "run", Runtime(torch.device("cpu"))),
+        pytest.raises(UserError, match="another process runs in it"),
+    ):
+        runs.search(made, tmp_path / "run")
+    runs.search(made, tmp_path / "run")

@@ -38,8 +38,11 @@ class Draw:
 
     @cached_property
     def scalars(self) -> dict[str, tuple[tuple[Tensor, ...], ...]]:
-        """The weights one by one, taken apart once for all the cells that read them."""
-        return {name: tuple(row.unbind() for row in table.unbind()) for name, table in self.weights.items()}
+        """The weights one by one, `[1]` each, taken apart once for all the cells that read them.
+
+        Not scalars: a product of a scalar and a bfloat16 map is bfloat16, in which 1/8 and 1/8 + 0.0004 are the same.
+        """
+        return {name: tuple(row.chunk(row.numel()) for row in table.unbind()) for name, table in self.weights.items()}
 
 
 class Arch(nn.Module):

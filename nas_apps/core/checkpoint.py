@@ -41,7 +41,7 @@ class Checkpoints:
         """Bring everything back to where the checkpoint was, and return its step; 0 where there is none."""
         if not self.path.exists():
             return 0
-        state = read(self.path, self.runtime.device)
+        state = read(self.path)
         if state["recipe"] != self.recipe:
             there, here = _stage(state["recipe"]), _stage(self.recipe)
             what = "under another recipe" if there == here else f"by a {_NOUNS[there]}, and this is a {_NOUNS[here]}"
@@ -54,9 +54,13 @@ class Checkpoints:
         _set_rng(state["rng"][self.runtime.rank])
         return int(state["step"])
 
+    def due(self, step: int) -> bool:
+        """Whether a checkpoint is written after this many steps."""
+        return step % self.every == 0
+
     def save(self, learner: Learner, streams: Streams, step: int, *, last: bool) -> None:
         """Write the state after `step` steps, if one is due."""
-        if step % self.every and not last:
+        if not self.due(step) and not last:
             return
         rng = self.runtime.gather(_rng())
         if self.runtime.leads:
@@ -76,10 +80,10 @@ class Checkpoints:
         self.runtime.wait()
 
 
-def read(path: Path, device: torch.device | str = "cpu", *, stage: str | None = None) -> dict[str, Any]:
+def read(path: Path, *, stage: str | None = None) -> dict[str, Any]:
     """The state in a checkpoint file; a UserError for a file that is truncated, of another kind or another stage."""
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint") from None
     except Exception:  # what torch raises for bytes it does not know is any of a dozen kinds

@@ -94,6 +94,9 @@ def build(data: Mapping[str, Any]) -> Recipe:
         )
     if phases["search"].drop_path:
         raise UserError("search.drop_path: paths are dropped in the final training alone; allowed: train.drop_path")
+    for phase, asked in (("search", variant.schedule.searches), ("train", True)):
+        if asked and phases[phase].epochs < 1:
+            raise UserError(f"{phase}.epochs: got {phases[phase].epochs}; allowed: 1 and more")
     if not variant.schedule.searches:
         phases["search"] = dataclasses.replace(phases["search"], epochs=0)
     return Recipe(task, name, variant, phases["search"], phases["train"], **rest)

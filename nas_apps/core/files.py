@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from nas_apps.core.errors import UserError
 
@@ -46,6 +48,18 @@ def append(path: Path, content: bytes) -> None:
 def append_text(path: Path, text: str) -> None:
     """Add to a log file that is text."""
     append(path, text.encode())
+
+
+@contextmanager
+def open_to_write(path: Path) -> Iterator[IO[str]]:
+    """A file open for writing, with the folder it is in; what was in it stays."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as error:
+        raise _cannot_write(path.parent, error) from error
+    with file:
+        yield file
 
 
 def read_text(path: Path, what: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from nas_apps.core.runtime import Runtime
 from nas_apps.core.space import Space
 from nas_apps.core.space_json import space_to_json
 
+LOCK = ".lock"
+
 
 def relevant(recipe: Recipe, stage: str) -> dict[str, Any]:
     """What a stage depends on: the other phase's settings and the device may differ on resume."""
@@ -31,6 +35,20 @@ def check(folder: Path, recipe: Recipe, stage: str, runtime: Runtime, *, resume:
     refusal = runtime.gather(_refusal(folder, recipe, stage, resume) if runtime.leads else None)[0]
     if refusal:
         raise UserError(refusal)
+
+
+@contextmanager
+def hold(folder: Path, runtime: Runtime) -> Iterator[None]:
+    """Keep other processes out of `folder`; refuse when one is in it. Ends with the process, however that ends."""
+    if not runtime.leads:
+        yield
+        return
+    with files.open_to_write(folder / LOCK) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder}: another process runs in it; allowed: wait, or another folder") from None
+        yield
 
 
 def claim(folder: Path, recipe: Recipe, space: Space) -> None:
@@ -58,7 +76,7 @@ def _refusal(folder: Path, recipe: Recipe, stage: str, resume: bool) -> str | No
         found = {path.name for path in folder.iterdir()} if folder.exists() else set()
     except OSError as error:
         return f"{folder}: cannot be read: {error.strerror}; allowed: a folder for the run"
-    if found <= {"space.json", ".space.json.new", ".recipe.yaml.new"}:
+    if found <= {LOCK, "space.json", ".space.json.new", ".recipe.yaml.new"}:
         return None  # new, or killed while it was claimed
     if "recipe.yaml" not in found:
         return f"{folder}: holds other files and no recipe.yaml; allowed: a new folder, or that of a run"

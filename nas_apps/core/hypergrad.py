@@ -65,7 +65,8 @@ class LookAhead:
         sides = []
         for sign in (radius, -radius):
             moved = {name: (w + sign * x).detach() for (name, w), x in zip(weights.items(), v, strict=True)}
-            with _loss(learner, train, moved) as outcome:
+            devices = [learner.runtime.device] if learner.runtime.device.type == "cuda" else []
+            with torch.random.fork_rng(devices), _loss(learner, train, moved) as outcome:  # both sides drop the same
                 sides.append(gradients(outcome.loss, learner.logits, again=True))
             del outcome  # and with it the graph of this side
         return [(plus - minus) / (2 * radius) for plus, minus in zip(*sides, strict=True)]

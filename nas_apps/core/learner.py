@@ -23,7 +23,8 @@ class Learner:
     """What a schedule works with: pulls batches, takes gradients, steps the two optimisers.
 
     Gradients and stats are means over all ranks, weighted by the items each saw. The final training, dense and of the
-    weights alone, runs in DistributedDataParallel; a search cannot (it does not work with `torch.autograd.grad`).
+    weights alone, runs in DistributedDataParallel, whose mean is over equal shares; a search cannot (it does not work
+    with `torch.autograd.grad`).
     """
 
     def __init__(
@@ -118,6 +119,12 @@ class Learner:
         """Loss and stats of an outcome over all ranks, named after their stream."""
         stats = self.runtime.means({"loss": outcome.loss, **outcome.stats}, outcome.weight)
         return {f"{stream}/{name}": value for name, value in stats.items()}
+
+    def settle(self) -> None:
+        """Make the running statistics of norms the means over all ranks: what is evaluated and saved is one network."""
+        modules = [self.objective] if self.average is None else [self.objective, self.average.module]
+        with torch.no_grad():
+            self.runtime.average_([b for m in modules for b in m.buffers() if b.is_floating_point()], 1.0)
 
     @property
     def evaluated(self) -> nn.Module:

@@ -25,6 +25,7 @@ def search_learner(recipe: Recipe, runtime: Runtime) -> tuple[Learner, Streams]:
     arch = Arch(space, variant.relaxations, init_std=phase.logits.init_std, seed=recipe.seed).to(runtime.device)
     seed_process(mix(recipe.seed, 0))
     objective = recipe.task.build(Mixed(arch, variant.wiring), phase).to(runtime.device)
+    _apart(recipe, runtime)
     learner = Learner(objective, arch, recipe.task.optimisation(objective, phase), phase, runtime)
     reason = refuse_optimizer(learner.optimizer) if isinstance(variant.schedule, Unrolled) else None
     if reason:
@@ -39,8 +40,19 @@ def train_learner(recipe: Recipe, genotype: Genotype, runtime: Runtime) -> tuple
     seed_process(mix(recipe.seed, 1))
     fill = Fixed(recipe.task.choices(edges=False), genotype, _wiring(phase), lambda: arch.current.progress)
     objective = recipe.task.build(fill, phase).to(runtime.device)
+    _apart(recipe, runtime)
+    if phase.batch_size % runtime.world:
+        raise UserError(
+            f"train.batch_size: got {phase.batch_size}; allowed: a multiple of the {runtime.world} processes"
+        )
     learner = Learner(objective, arch, recipe.task.optimisation(objective, phase), phase, runtime)
     return learner, recipe.task.streams(objective, phase, runtime, seed=recipe.seed, halves=False)
+
+
+def _apart(recipe: Recipe, runtime: Runtime) -> None:
+    """From here on each rank draws dropout and the like for itself: they hold different items."""
+    if runtime.rank:
+        seed_process(mix(recipe.seed, 2, runtime.rank))
 
 
 def _wiring(phase: Phase) -> Wiring:

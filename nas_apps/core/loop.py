@@ -36,6 +36,8 @@ def run(
         epoch, done = step // epoch_steps, step + 1
         learner.begin(Progress(epoch, phase.epochs))
         report.step(done, epoch, schedule(learner, streams))
+        if done % epoch_steps == 0 or checkpoints.due(done) or done == steps:
+            learner.settle()
         if done % epoch_steps == 0:
             due = (epoch + 1) % phase.evaluate_every == 0 or done == steps
             report.epoch(done, epoch, learner.arch, evaluate() if due else {})

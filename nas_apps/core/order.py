@@ -37,10 +37,6 @@ class Order:
         self.served += 1
         return self._shuffled[1][batch * self.batch_size : (batch + 1) * self.batch_size]
 
-    def noise(self) -> torch.Generator:
-        """A generator for the batch that was last served: a function of the seed and its number alone."""
-        return torch.Generator().manual_seed(mix(self.seed, self.served, 1))
-
     def state_dict(self) -> dict[str, int]:
         """How many batches were served."""
         return {"served": self.served}

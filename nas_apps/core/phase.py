@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from nas_apps.core.bounds import BELOW_ONE, COUNT, NOT_NEGATIVE, bounded
+from nas_apps.core.bounds import BELOW_ONE, COUNT, NOT_NEGATIVE, POSITIVE, bounded
 from nas_apps.core.progress import Ramp
 
 
@@ -21,7 +21,8 @@ class Logits:
     init_std: float = 1e-3
 
     def __post_init__(self) -> None:
-        bounded(self, NOT_NEGATIVE, "lr", "weight_decay", "clip", "init_std")
+        bounded(self, NOT_NEGATIVE, "lr", "weight_decay", "init_std")
+        bounded(self, POSITIVE, "clip")
         bounded(self, BELOW_ONE, "betas")
 
 
@@ -55,6 +56,7 @@ class Phase:
     logits: Logits = Logits()
 
     def __post_init__(self) -> None:
-        bounded(self, NOT_NEGATIVE, "epochs", "clip")
+        bounded(self, NOT_NEGATIVE, "epochs")
+        bounded(self, POSITIVE, "clip")
         bounded(self, COUNT, "epoch_steps", "batch_size", "log_steps", "evaluate_every", "checkpoint_steps")
         bounded(self, BELOW_ONE, "drop_path")

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from nas_apps.core import files
 from nas_apps.core.arch import Arch
+from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
 from nas_apps.core.runtime import Runtime
 
@@ -68,7 +70,15 @@ class Report:
         if self._bar is not None:
             self._bar.update()
         if done % self.log_steps == 0 and stats:
-            self._line(done, epoch, {name: float(value) for name, value in stats.items()})
+            values = {name: float(value) for name, value in stats.items()}
+            lost = next(
+                (name for name, value in values.items() if name.endswith("/loss") and not isfinite(value)), None
+            )
+            if lost:
+                raise UserError(
+                    f"{lost} is {values[lost]} at step {done}; a lower weights.lr or logits.lr may keep it finite"
+                )
+            self._line(done, epoch, values)
 
     def epoch(self, done: int, epoch: int, arch: Arch, figures: Mapping[str, float]) -> None:
         """Log the end of an epoch: figures, weights of the choices, genotype."""

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from nas_apps.core.checkpoint import Checkpoints
 from nas_apps.core.config import Recipe, task_name
 from nas_apps.core.drawing.picture import cell_svg
 from nas_apps.core.errors import UserError
-from nas_apps.core.folder import check, claim, device_name, read_recipe, relevant, versions
+from nas_apps.core.folder import check, claim, device_name, hold, read_recipe, relevant, versions
 from nas_apps.core.genotype import Genotype
 from nas_apps.core.learner import Learner
 from nas_apps.core.learners import search_learner, train_learner
@@ -40,7 +41,7 @@ def search(recipe: Recipe, folder: str | Path, *, resume: bool = False, command:
         command: how the user started this, for the report.
     """
     folder = Path(folder)
-    with start(recipe.device, recipe.precision) as runtime:
+    with start(recipe.device, recipe.precision) as runtime, ExitStack() as held:
         check(folder, recipe, "search", runtime, resume=resume)
         learner, streams = search_learner(recipe, runtime)
         space = learner.arch.space
@@ -52,16 +53,16 @@ def search(recipe: Recipe, folder: str | Path, *, resume: bool = False, command:
             arch, progress = learner.arch, learner.progress
             sampled = recipe.variant.relax.sparse
             draws = {
-                "": arch.draw(progress, use=SAMPLE) if sampled else arch.expected(progress),
+                "": arch.draw(progress, cycle=progress.epoch, use=SAMPLE) if sampled else arch.expected(progress),
                 "_one_hot": one_hot(space, genotype(), like=learner.logits[0]),
             }
             return _evaluate(recipe, learner, recipe.search, draws)
 
+        held.enter_context(hold(folder, runtime))
         if runtime.leads:
             claim(folder, recipe, space)
         figures = _run(folder, recipe, learner, streams, evaluate, genotype)
-        origin = {"task": task_name(recipe.task), "variant": recipe.variant_name, "seed": recipe.seed}
-        found = Genotype(genotype().kept, {**origin, "steps": figures["step"]})
+        found = _signed(genotype(), recipe, int(figures["step"]))
         if runtime.leads:
             _leave(folder, recipe, found, runtime, stage="search", figures=figures, command=command)
         runtime.wait()
@@ -75,7 +76,7 @@ def train(
     folder = Path(folder)
     space = recipe.task.choices(edges=False)
     genotype.validate(space)
-    with start(recipe.device, recipe.precision) as runtime:
+    with start(recipe.device, recipe.precision) as runtime, ExitStack() as held:
         check(folder, recipe, "train", runtime, resume=resume)
         _same_genotype(folder, genotype)
         learner, streams = train_learner(recipe, genotype, runtime)
@@ -83,6 +84,7 @@ def train(
         def evaluate() -> dict[str, float]:
             return _evaluate(recipe, learner, recipe.train, {"": learner.arch.expected()})
 
+        held.enter_context(hold(folder, runtime))
         if runtime.leads:
             claim(folder, recipe, space)
             genotype.save(folder / "genotype.json")
@@ -102,10 +104,12 @@ def derive(folder: str | Path) -> Genotype:
     arch = Arch(
         recipe.task.choices(edges=recipe.variant.edges is not None), recipe.variant.relaxations, seed=recipe.seed
     )
+    steps = 0
     if recipe.search.epochs:
         state = checkpoint.read(folder / "checkpoint.pt", stage="search")
         arch.load_state_dict(state["learner"]["arch"])
-    return _derive(recipe, arch)
+        steps = int(state["step"])
+    return _signed(_derive(recipe, arch), recipe, steps)
 
 
 def evaluate(folder: str | Path) -> dict[str, float]:
@@ -114,7 +118,7 @@ def evaluate(folder: str | Path) -> dict[str, float]:
     recipe = read_recipe(folder)
     genotype = Genotype.load(folder / "genotype.json")
     with start(recipe.device, recipe.precision) as runtime:
-        state = checkpoint.read(folder / "checkpoint.pt", runtime.device, stage="train")
+        state = checkpoint.read(folder / "checkpoint.pt", stage="train")
         learner, _ = train_learner(recipe, genotype, runtime)
         learner.load_state_dict(state["learner"])
         return _evaluate(recipe, learner, recipe.train, {"": learner.arch.expected()})
@@ -177,6 +181,12 @@ def _derive(recipe: Recipe, arch: Arch) -> Genotype:
     rng = torch.Generator().manual_seed(mix(recipe.seed, 3))
     weights = {name: table.cpu() for name, table in arch.expected().weights.items()}
     return recipe.variant.derive(arch.space, weights, rng).validate(arch.space)
+
+
+def _signed(genotype: Genotype, recipe: Recipe, steps: int) -> Genotype:
+    """The genotype, saying where it comes from."""
+    origin = {"task": task_name(recipe.task), "variant": recipe.variant_name, "seed": recipe.seed, "steps": steps}
+    return Genotype(genotype.kept, origin)
 
 
 def _same_genotype(folder: Path, genotype: Genotype) -> None:

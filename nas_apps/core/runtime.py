@@ -83,9 +83,9 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         device = torch.device("meta")
-    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    here = {"cpu": True, "cuda": torch.cuda.is_available()}
     if device.type not in here:
-        raise UserError(f"device: no {name!r}; allowed: auto, cpu, cuda, cuda:N, mps")
+        raise UserError(f"device: no {name!r}; allowed: auto, cpu, cuda, cuda:N")
     if not here[device.type]:
         raise UserError(
             f"device: {name!r} asked for, but torch {torch.__version__} sees no {device.type.upper()} device here"
@@ -103,16 +103,31 @@ def start(device: str = "auto", precision: str = "auto") -> Iterator[Runtime]:
     """
     found, world = find_device(device), int(os.environ.get("WORLD_SIZE", "1"))
     if found.type == "cuda":
-        found = torch.device("cuda", found.index or int(os.environ.get("LOCAL_RANK", "0")))
+        found = _own(found, int(os.environ.get("LOCAL_RANK", "0")), world)
         torch.cuda.set_device(found)
-    torch.backends.cudnn.deterministic = True
-    bf16 = precision == "bf16" or (precision == "auto" and found.type == "cuda" and torch.cuda.is_bf16_supported())
-    if world == 1 or dist.is_initialized():
-        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        yield Runtime(found, rank, world, bf16)
-        return
-    dist.init_process_group("nccl" if found.type == "cuda" else "gloo")
-    try:
-        yield Runtime(found, dist.get_rank(), world, bf16)
-    finally:
-        dist.destroy_process_group()
+    bf16 = precision == "bf16" or (
+        precision == "auto" and found.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    )
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=precision != "fp32"):
+        if world == 1 or dist.is_initialized():
+            rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+            yield Runtime(found, rank, world, bf16)
+            return
+        dist.init_process_group("nccl" if found.type == "cuda" else "gloo")
+        try:
+            yield Runtime(found, dist.get_rank(), world, bf16)
+        finally:
+            dist.destroy_process_group()
+
+
+def _own(device: torch.device, local_rank: int, world: int) -> torch.device:
+    """The CUDA device of this rank."""
+    if world == 1:
+        return torch.device("cuda", device.index or 0)
+    if device.index is not None:
+        raise UserError(f"device: got '{device}' with {world} processes; allowed: cuda, one device for each of them")
+    if local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"device: more processes here than the {torch.cuda.device_count()} CUDA devices of this machine"
+        )
+    return torch.device("cuda", local_rank)

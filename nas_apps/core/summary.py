@@ -42,8 +42,11 @@ def combine(folder: Path) -> Path:
         head["variant"] = parts["search"]["variant"]
     head["seconds"] = {name: part["seconds"][part["stage"]] for name, part in parts.items()}
     head["stage"], head["stages"] = "all", parts
-    files.write_text(folder / "summary.json", json.dumps(head, indent=1) + "\n")
-    return folder / "summary.json"
+    path = folder / "summary.json"
+    if path.exists() and "stage" not in _read(path):
+        raise UserError(f"{path}: not a summary of nas_apps, and the run's would go there; allowed: move it away")
+    files.write_text(path, json.dumps(head, indent=1) + "\n")
+    return path
 
 
 def overview(folder: Path) -> str:

@@ -43,7 +43,7 @@ class Variant:
             raise ValueError(
                 "schedule: 'weights_only' is that of the final training: it leaves the logits as they began"
             )
-        if isinstance(self.schedule, Unrolled) and self.relax.sparse:
+        if isinstance(self.schedule, Unrolled) and any(r.sparse for r in self.relaxations.values()):
             raise ValueError(
                 "schedule: the look-ahead differentiates the training loss twice through one draw, and a sampled draw "
                 "leaves most operations out of it; use 'first_order' with sampled weights"

@@ -9,6 +9,7 @@ import torch
 
 import nas_apps
 from nas_apps.core import checkpoint
+from nas_apps.core.arch import Arch
 from nas_apps.core.variants import VARIANTS
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -25,19 +26,43 @@ def test_every_method_searches_and_trains_on_cuda(variant: str, precision: str, 
     assert summary["metrics"]["loss"] > 0
 
 
-def test_the_draws_on_cuda_are_those_on_the_cpu(tmp_path: Path) -> None:
-    found = []
-    for device in ("cpu", "cuda"):
-        recipe = nas_apps.recipe(*SMALL, "variant=gdas", f"device={device}", "precision=fp32", "search.epochs=1")
-        nas_apps.search(recipe, tmp_path / device)
-        state = checkpoint.read(tmp_path / device / "checkpoint.pt")["learner"]["arch"]
-        found.append(next(iter(state.values())))
-    assert torch.allclose(*found, atol=1e-3)
+@pytest.mark.parametrize("variant", [name for name, v in VARIANTS.items() if v.schedule.searches])
+def test_the_draws_on_cuda_are_those_on_the_cpu(variant: str) -> None:
+    made = VARIANTS[variant]
+    space = nas_apps.recipe("task=image").task.choices(edges=made.edges is not None)
+    here, there = (Arch(space, made.relaxations, init_std=0.5, seed=1).to(device) for device in ("cpu", "cuda"))
+    for cycle in range(20):
+        first, second = here.draw(cycle=cycle), there.draw(cycle=cycle)
+        assert first.active == second.active
+        assert all(torch.allclose(table, second.weights[name].cpu()) for name, table in first.weights.items())
 
 
-def test_a_search_on_cuda_taken_up_again_ends_bit_identically(tmp_path: Path) -> None:
-    recipe = nas_apps.recipe(*SMALL, "variant=pc_darts", "device=cuda", "precision=fp32")
-    for name in ("a", "b"):
-        nas_apps.search(recipe, tmp_path / name)
-    first, second = ((tmp_path / name / "metrics.jsonl").read_text() for name in ("a", "b"))
+@pytest.mark.parametrize("stage", ["search", "train"])
+def test_a_run_on_cuda_taken_up_again_ends_bit_identically(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    varied = ("train.drop_path=0.3", "train.network.dropout=0.1", "train.weights.ema=0.9")
+    recipe = nas_apps.recipe(*SMALL, *varied, "variant=pc_darts", "device=cuda", "precision=fp32")
+    found = recipe.task.find("pc_darts_cifar")
+
+    def go(name: str, *, resume: bool = False) -> None:
+        if stage == "search":
+            nas_apps.search(recipe, tmp_path / name, resume=resume)
+        else:
+            nas_apps.train(recipe, found, tmp_path / name, resume=resume)
+
+    go("whole")
+    save = checkpoint.Checkpoints.save
+
+    def stopping(self: checkpoint.Checkpoints, learner: object, streams: object, step: int, *, last: bool) -> None:
+        save(self, learner, streams, step, last=last)
+        if not last and self.due(step):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        go("stopped")
+    monkeypatch.undo()
+    go("stopped", resume=True)
+    first, second = ((tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "stopped"))
     assert first == second

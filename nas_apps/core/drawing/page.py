@@ -16,6 +16,10 @@ NOTHING = "\u2013"
 Value = Callable[[str, object], str]
 
 
+MARK = '<meta name="generator" content="nas_apps">'
+"""By which a report that is there already is known for one of ours."""
+
+
 def report_page(folder: Path) -> str:
     """The HTML of a run folder: of a stage, or of a folder that holds several, whatever is there of their files.
 
@@ -40,7 +44,7 @@ def report_page(folder: Path) -> str:
     ]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'{MARK}\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(heading)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(part for part in body if part)
         + "\n</main>\n</body>\n</html>\n"

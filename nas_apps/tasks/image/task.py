@@ -57,13 +57,15 @@ class Weights:
     """Epochs from one fall of the rate to the next, where the schedule has steps."""
     decay_rate: float = 0.1
     """What the rate falls by, where the schedule has steps."""
+    power: float = 1.0
+    """Of the schedule "poly": 1 is a straight line to min_lr."""
     ema: float | None = None
     """Decay of the running average of the weights that is evaluated and exported; none when not given."""
     smoothing: float = 0.0
     """Label smoothing of the loss."""
 
     def __post_init__(self) -> None:
-        bounded(self, NOT_NEGATIVE, "lr", "min_lr", "weight_decay", "warmup_epochs", "decay_rate")
+        bounded(self, NOT_NEGATIVE, "lr", "min_lr", "weight_decay", "warmup_epochs", "decay_rate", "power")
         bounded(self, BELOW_ONE, "momentum")
         bounded(self, POSITIVE, "decay_epochs")
         bounded(self, SHARE, "smoothing", "ema")
@@ -122,9 +124,15 @@ class ImageTask:
         if s.schedule not in known:
             raise unknown(f"{phase.name}.weights.schedule", s.schedule, known)
         scheduler, _ = timm.scheduler.create_scheduler_v2(
-            optimizer, s.schedule, max(phase.epochs, 1), decay_epochs=s.decay_epochs, decay_rate=s.decay_rate,
-            min_lr=s.min_lr, warmup_lr=s.lr / (s.warmup_epochs + 1), warmup_epochs=s.warmup_epochs,
-        )  # fmt: skip
+            optimizer,
+            s.schedule,
+            max(phase.epochs, 1),
+            decay_epochs=s.decay_epochs,
+            decay_rate=s.power if s.schedule == "poly" else s.decay_rate,
+            min_lr=s.min_lr,
+            warmup_lr=s.lr / (s.warmup_epochs + 1),
+            warmup_epochs=s.warmup_epochs,
+        )
 
         def set_rates(progress: Progress) -> None:
             scheduler.step(progress.epoch)
@@ -204,6 +212,10 @@ class ImageTask:
 
     def _settings(self, phase: Phase) -> Network:
         settings: Network = phase.network
+        if phase.name == "train" and settings.affine is False:
+            raise UserError(
+                "train.network.affine: got false; allowed: true or nothing, since only a super-net is without"
+            )
         return settings if settings.affine is not None else replace(settings, affine=phase.name == "train")
 
     def _network(self, genotype: Genotype, phase: Phase) -> nn.Module:
