@@ -63,7 +63,9 @@ SYNTAX: dict[str, Callable[[ast.AST], bool]] = {
 }
 TEXT = {
     "a path of one machine": r"[\"' ]/(work|home|root|tmp|mnt|opt|scratch|Users|data)/",
-    "a host of packages": r"pypi\.|pythonhosted|anaconda\.|download\.pytorch\.org|index-url|huggingface|mirrors?\.\w",
+    "a host of packages": r"py"
+    r"pi\.|python"
+    r"hosted|anaconda\.|download\.pytorch\.org|index-url|huggingface|mirrors?\.\w",
 }
 
 
@@ -90,7 +92,7 @@ def test_nothing_forbidden_is_in_a_module(path: Path) -> None:
      "from os import *", "def f():\n    global x", "copy.deepcopy(self.model)", "deepcopy(network)", "p.data.add_(1)",
      "p.data = q", "self.weight.data *= 2", "w = p.data", "for p in model.parameters(): p.data[0] = 1",
      "self.data.mul_(2)", "np.random.seed(0)", "torch.load(f)", "torch.load(f, weights_only=False)",
-     "DEVICE = torch.device('cuda')", "ROOT = '/home/me/data'", "x = 'https://pypi.org/simple'",
+     "DEVICE = torch.device('cuda')", "ROOT = '/home/me/data'", "x = 'https://py" "pi.org/simple'",
      "try:\n    f()\nexcept:\n    g()"],
 )  # fmt: skip
 def test_the_rules_see_what_they_are_for(bad: str, tmp_path: Path) -> None:
