@@ -392,7 +392,7 @@ def test_digits_without_scikit_learn_name_the_extra(cli: Run, monkeypatch: pytes
         ("task.space=dart", "task.space: got 'dart'; allowed: darts, darts_no_none, s1, s2, s3, s4, nasbench201"),
         ("task.image_size=0", "image_size: 0; allowed: a side, or height and width, of 1 or more"),
         ("task.in_chans=2", "in_chans: 2; allowed: 1 (grey), 3 (RGB), or nothing"),
-        ("task.train_images=0", "task.train_images: got 0; allowed: 1 to 1437, the images of digits"),
+        ("task.train_images=0", "task.train_images: got 0; allowed: 1 and more"),
         ("search.network.channels=-1", "search.network.channels: at least 2, got -1"),
         ("search.network.cells=0", "search.network.cells: at least 1, got 0"),
         ("search.weights.optimizer=sdg", "search.weights.optimizer: no 'sdg'; allowed: "),

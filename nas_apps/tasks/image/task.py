@@ -81,7 +81,7 @@ class ImageTask:
     image_size: int | tuple[int, int] | None = None
     in_chans: int | None = None
     train_images: int | None = None
-    """Use this many of the training images, drawn class by class; all when not given."""
+    """Use at most this many of the training images, drawn class by class; all when not given."""
     train_share: float = 0.5
     """Share of the training images that the weights learn from in a bilevel search; the rest is the architecture's."""
     split: Literal["stratified", "random", "index"] = "stratified"
@@ -232,8 +232,8 @@ class ImageTask:
 @lru_cache(maxsize=2)
 def _load(data: str, image_size: Any, in_chans: int | None, train_images: int | None) -> Sets:
     sets = load(data, image_size, in_chans)
-    if train_images is None or train_images == len(sets.train):
+    if train_images is None or train_images >= len(sets.train):
         return sets
-    if not 0 < train_images < len(sets.train):
-        raise UserError(f"task.train_images: got {train_images}; allowed: 1 to {len(sets.train)}, the images of {data}")
+    if train_images < 1:
+        raise UserError(f"task.train_images: got {train_images}; allowed: 1 and more")
     return Sets(split(sets.train, train_images / len(sets.train), 0)[0], sets.test)
