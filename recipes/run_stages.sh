@@ -100,7 +100,7 @@ if stage_is 3; then
     say 3 "train a $baseline cell of the same space, as long, on another core ($run/${baseline}_train.log)"
     retrain "$run/${baseline}_search/genotype.json" "${baseline}_train" 2>"$run/${baseline}_train.log" &
     beside=$!
-    trap 'pkill -P "$beside" 2>/dev/null; kill "$beside" 2>/dev/null' EXIT # what runs beside ends with this script
+    trap 'pkill -P "$beside" 2>/dev/null || :; kill "$beside" 2>/dev/null || :' EXIT # what runs beside ends with this script
     trap 'exit 130' INT TERM
   fi
   say 3 "retrain the found cell"
