@@ -46,29 +46,39 @@ def equal(a: object, b: object) -> bool:
     return a == b
 
 
-@pytest.mark.parametrize("moment", ["before", "during", "after"])
-@pytest.mark.parametrize("variant", SEARCHING)
-def test_a_search_killed_around_a_checkpoint_ends_as_if_it_had_not_been(
-    recipe: Callable[..., Recipe], variant: str, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = recipe(f"variant={variant}", "search.checkpoint_steps=2")
-    runs.search(made, tmp_path / "whole")
-    write, count = files.write, {"checkpoints": 0}
+def kill_at_third_checkpoint(moment: str) -> None:
+    """Make this process kill itself at the third checkpoint: before, in the middle of, or after its write."""
+    write, seen = files.write, {"checkpoints": 0}
 
     def killing(path: Path, content: bytes) -> None:
-        count["checkpoints"] += path.name == "checkpoint.pt"
-        if count["checkpoints"] == 3 and path.name == "checkpoint.pt":
+        seen["checkpoints"] += path.name == "checkpoint.pt"
+        if path.name == "checkpoint.pt" and seen["checkpoints"] == 3:
             if moment == "during":
                 path.with_name(f".{path.name}.new").write_bytes(bytes(content)[: len(content) // 2])
             if moment == "after":
                 write(path, content)
-            raise Killed
+            os.kill(os.getpid(), signal.SIGKILL)
         write(path, content)
 
-    monkeypatch.setattr(files, "write", killing)
-    with pytest.raises(Killed):
+    files.write = killing
+
+
+@pytest.mark.parametrize("moment", ["before", "during", "after"])
+@pytest.mark.parametrize("variant", SEARCHING)
+def test_a_search_killed_around_a_checkpoint_ends_as_if_it_had_not_been(
+    recipe: Callable[..., Recipe], variant: str, moment: str, tmp_path: Path
+) -> None:
+    made = recipe(f"variant={variant}", "search.checkpoint_steps=2")
+    runs.search(made, tmp_path / "whole")
+    child = os.fork()
+    if child == 0:
+        kill_at_third_checkpoint(moment)
         runs.search(made, tmp_path / "killed")
-    monkeypatch.undo()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    assert not (tmp_path / "killed" / "summary.json").exists()
     runs.search(made, tmp_path / "killed", resume=True)
     same(tmp_path / "whole", tmp_path / "killed")
 
