@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 
 from nas_apps.core.arch import Arch
 from nas_apps.core.cell import Mixed
+from nas_apps.core.checkpoint import Checkpoints
 from nas_apps.core.config import Recipe, load
 from nas_apps.core.learner import Learner
 from nas_apps.core.runtime import Runtime
@@ -59,6 +61,31 @@ def learner() -> Callable[[Recipe], tuple[Learner, Streams]]:
         return Learner(objective, arch, recipe.task.optimisation(objective, phase), phase, runtime), streams
 
     return make
+
+
+class Stopped(BaseException):
+    """Stands for the end of a process: nothing of ours catches it."""
+
+
+@pytest.fixture
+def stopping() -> Callable[[int], AbstractContextManager[None]]:
+    """`with stopping(n):` a run inside ends after step n, with a checkpoint of it if one was due."""
+
+    @contextmanager
+    def at(step: int) -> Iterator[None]:
+        save = Checkpoints.save
+
+        def stop(self: Checkpoints, learner: Learner, streams: Streams, done: int, *, last: bool) -> None:
+            save(self, learner, streams, done, last=last)
+            if done == step:
+                raise Stopped
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Checkpoints, "save", stop)
+            with pytest.raises(Stopped):
+                yield
+
+    return at
 
 
 @pytest.fixture

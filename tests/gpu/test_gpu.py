@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 import torch
 
 import nas_apps
-from nas_apps.core import checkpoint
 from nas_apps.core.arch import Arch
 from nas_apps.core.variants import VARIANTS
 
@@ -39,7 +40,7 @@ def test_the_draws_on_cuda_are_those_on_the_cpu(variant: str) -> None:
 
 @pytest.mark.parametrize("stage", ["search", "train"])
 def test_a_run_on_cuda_taken_up_again_ends_bit_identically(
-    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: str, stopping: Callable[[int], AbstractContextManager[None]], tmp_path: Path
 ) -> None:
     varied = ("train.drop_path=0.3", "train.network.dropout=0.1", "train.weights.ema=0.9")
     recipe = nas_apps.recipe(*SMALL, *varied, "variant=pc_darts", "device=cuda", "precision=fp32")
@@ -52,17 +53,8 @@ def test_a_run_on_cuda_taken_up_again_ends_bit_identically(
             nas_apps.train(recipe, found, tmp_path / name, resume=resume)
 
     go("whole")
-    save = checkpoint.Checkpoints.save
-
-    def stopping(self: checkpoint.Checkpoints, learner: object, streams: object, step: int, *, last: bool) -> None:
-        save(self, learner, streams, step, last=last)
-        if not last and self.due(step):
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoint.Checkpoints, "save", stopping)
-    with pytest.raises(KeyboardInterrupt):
+    with stopping(4):
         go("stopped")
-    monkeypatch.undo()
     go("stopped", resume=True)
     first, second = ((tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "stopped"))
     assert first == second

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -101,7 +103,7 @@ def test_a_super_net_under_a_one_hot_draw_is_the_network_of_the_cell(space: str)
 
 @pytest.mark.parametrize("stage", ["search", "train"])
 def test_a_run_stopped_in_the_middle_of_an_epoch_ends_as_one_that_was_not(
-    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: str, stopping: Callable[[int], AbstractContextManager[None]], tmp_path: Path
 ) -> None:
     varied = ("train.drop_path=0.3", "train.weights.ema=0.9", "train.data.mixup=0.2", "train.network.dropout=0.1")
     steps = [f"{phase}.{key}" for phase in ("search", "train") for key in ("epoch_steps=3", "checkpoint_steps=1")]
@@ -115,17 +117,8 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_ends_as_one_that_was_not(
             nas_apps.train(made, found, tmp_path / name, resume=resume)
 
     start("whole")
-    save = checkpoint.Checkpoints.save
-
-    def stopping(self: checkpoint.Checkpoints, learner: object, streams: object, step: int, *, last: bool) -> None:
-        save(self, learner, streams, step, last=last)
-        if step == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoint.Checkpoints, "save", stopping)
-    with pytest.raises(KeyboardInterrupt):
+    with stopping(2):
         start("stopped")
-    monkeypatch.undo()
     start("stopped", resume=True)
     states = [checkpoint.read(tmp_path / name / "checkpoint.pt")["learner"] for name in ("whole", "stopped")]
     flat = [_leaves(state) for state in states]
