@@ -115,9 +115,11 @@ def show(sources: Sources) -> None:
     """Print the resolved recipe, its space and its data; nothing is run."""
     from omegaconf import OmegaConf
 
+    from nas_apps.core.refusals import search_space
+
     recipe = _recipe(sources)
     _say(OmegaConf.to_yaml(OmegaConf.create(recipe.plain())))
-    for name, choice in recipe.task.choices(edges=recipe.variant.edges is not None).items():
+    for name, choice in search_space(recipe.task, recipe.variant).items():
         rows, options = choice.shape
         _say(
             f"# {name}: {rows} decisions of {options} options: "

@@ -56,7 +56,7 @@ def _check_space(recipe: Recipe) -> None:
 
 def _check_objective(recipe: Recipe, learner: Learner, streams: Streams) -> None:
     learner.begin(learner.progress)
-    batch, draw = learner.pull(streams.train, use=0)
+    batch, (draw,) = learner.pull(streams.train, use=0)
     with learner.loss(batch, draw) as outcome:
         assert outcome.loss.shape == (), f"the loss is not a scalar: {tuple(outcome.loss.shape)}"
         assert outcome.loss.isfinite(), "the loss is not finite"

@@ -104,7 +104,7 @@ class Mixed:
             for index, (source, _) in enumerate(dag.edges())
         }
         choices = {target: edge_choice(name, target) for target in dag.targets()}
-        nodes = {target: self._arch.reader(c, 0) for target, c in choices.items() if c in self._arch.space}
+        nodes = {target: self._arch.sources(c) for target, c in choices.items() if c in self._arch.space}
         return Cell(dag, edges, nodes, _empty(ops, args))
 
     def mix(self, name: str, row: int, ops: OpTable, args: OpArgs) -> nn.Module:

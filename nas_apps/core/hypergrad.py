@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.stateless import _reparametrize_module
 
-from nas_apps.core.arch import Draw
-from nas_apps.core.learner import Learner, Stats, gradients
+from nas_apps.core.learner import Draws, Learner, Stats, gradients
 from nas_apps.core.task import Batch, Outcome
 
-Pulled = tuple[Batch, Draw]
+Pulled = tuple[Batch, Draws]
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class LookAhead:
 
 @contextmanager
 def _loss(learner: Learner, pulled: Pulled, weights: Mapping[str, Tensor]) -> Iterator[Outcome]:
-    batch, draw = pulled
+    batch, (draw,) = pulled
     buffers = {name: b.clone() for name, b in learner.objective.named_buffers()}
     # Not functional_call: its weights are gone when it returns, and a checkpointed cell runs again in the backward.
     with _reparametrize_module(learner.objective, {**weights, **buffers}), learner.loss(batch, draw) as outcome:

@@ -6,13 +6,16 @@ from nas_apps.core.arch import Arch
 from nas_apps.core.cell import Fixed, Mixed
 from nas_apps.core.config import Recipe
 from nas_apps.core.errors import UserError
+from nas_apps.core.extras import Extras
 from nas_apps.core.genotype import Genotype
 from nas_apps.core.hypergrad import refuse_optimizer
 from nas_apps.core.learner import Learner
+from nas_apps.core.parts.drop import DropPath
 from nas_apps.core.parts.schedule import Unrolled
-from nas_apps.core.parts.wiring import DropPath, Full, Wiring
+from nas_apps.core.parts.wiring import Full, Wiring
 from nas_apps.core.phase import Phase
 from nas_apps.core.progress import Ramp
+from nas_apps.core.refusals import search_space
 from nas_apps.core.runtime import Runtime
 from nas_apps.core.seeds import mix, seed_process
 from nas_apps.core.task import Streams
@@ -21,12 +24,13 @@ from nas_apps.core.task import Streams
 def search_learner(recipe: Recipe, runtime: Runtime) -> tuple[Learner, Streams]:
     """What a search starts with: a super-net, its logits, and its batches."""
     variant, phase = recipe.variant, recipe.search
-    space = recipe.task.choices(edges=variant.edges is not None)
+    space = search_space(recipe.task, variant)
     arch = Arch(space, variant.relaxations, init_std=phase.logits.init_std, seed=recipe.seed).to(runtime.device)
     seed_process(mix(recipe.seed, 0))
     objective = recipe.task.build(Mixed(arch, variant.wiring), phase).to(runtime.device)
     _apart(recipe, runtime)
-    learner = Learner(objective, arch, recipe.task.optimisation(objective, phase), phase, runtime)
+    extras = Extras(variant.perturb, variant.penalties, variant.distill)
+    learner = Learner(objective, arch, recipe.task.optimisation(objective, phase), phase, runtime, extras)
     reason = refuse_optimizer(learner.optimizer) if isinstance(variant.schedule, Unrolled) else None
     if reason:
         raise UserError(f"variant.schedule: {reason}")
@@ -57,4 +61,4 @@ def _apart(recipe: Recipe, runtime: Runtime) -> None:
 
 def _wiring(phase: Phase) -> Wiring:
     rate = phase.drop_path
-    return DropPath(rate if isinstance(rate, Ramp) else Ramp(0.0, rate)) if rate else Full()
+    return Full(DropPath(rate if isinstance(rate, Ramp) else Ramp(0.0, rate)) if rate else None)

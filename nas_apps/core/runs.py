@@ -25,6 +25,7 @@ from nas_apps.core.learners import search_learner, train_learner
 from nas_apps.core.loop import run
 from nas_apps.core.parts.schedule import WeightsOnly
 from nas_apps.core.phase import Phase
+from nas_apps.core.refusals import search_space
 from nas_apps.core.report import Report, last_figures, seconds
 from nas_apps.core.runtime import Runtime, start
 from nas_apps.core.seeds import mix
@@ -51,7 +52,7 @@ def search(recipe: Recipe, folder: str | Path, *, resume: bool = False, command:
 
         def evaluate() -> dict[str, float]:
             arch, progress = learner.arch, learner.progress
-            sampled = recipe.variant.relax.sparse
+            sampled = any(relax.noisy for relax in recipe.variant.relaxations.values())
             draws = {
                 "": arch.draw(progress, cycle=progress.epoch, use=SAMPLE) if sampled else arch.expected(progress),
                 "_one_hot": one_hot(space, genotype(), like=learner.logits[0]),
@@ -101,9 +102,7 @@ def derive(folder: str | Path) -> Genotype:
     """The genotype of a search as it stands, finished or not, from its checkpoint."""
     folder = Path(folder)
     recipe = read_recipe(folder)
-    arch = Arch(
-        recipe.task.choices(edges=recipe.variant.edges is not None), recipe.variant.relaxations, seed=recipe.seed
-    )
+    arch = Arch(search_space(recipe.task, recipe.variant), recipe.variant.relaxations, seed=recipe.seed)
     steps = 0
     if recipe.search.epochs:
         state = checkpoint.read(folder / "checkpoint.pt", stage="search")

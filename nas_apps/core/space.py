@@ -6,8 +6,9 @@ are the rows of the choice of the cell's operations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 NONE = "none"
 """The option that stands for "nothing here": it computes zero, and no operation is run for it."""
@@ -85,19 +86,44 @@ class Choice:
 Space = Mapping[str, Choice]
 
 
-def cell_choices(name: str, dag: Dag, rows: tuple[tuple[str, ...], ...], *, edges: bool = False) -> dict[str, Choice]:
+def cell_choices(name: str, dag: Dag, rows: tuple[tuple[str, ...], ...], *, edges: int = 0) -> dict[str, Choice]:
     """The decisions of a cell called `name`, with `rows[e]` the options of edge e.
 
-    `<name>.op` has a row an edge; with `edges`, each node gets a table of one row, `<name>.edge.<target>`, whose
-    options are the states it may be computed from.
+    `<name>.op` has a row an edge. With `edges` of 1, each node gets a table of one row, `<name>.edge.<target>`, whose
+    options are the states it may be computed from ("0", "1", ...); of 2, the pairs of them ("0+1", ...).
     """
     if len(rows) != len(dag.edges()):
         raise ValueError(f"{name}: {len(rows)} rows for {len(dag.edges())} edges")
     table = {op_choice(name): Choice(rows, dag=dag)}
     if edges:
-        sources = {target: tuple(map(str, range(target))) for target in dag.targets()}
+        sources = {
+            target: tuple("+".join(map(str, group)) for group in combinations(range(target), min(edges, target)))
+            for target in dag.targets()
+        }
         table |= {edge_choice(name, target): Choice((row,), "edge") for target, row in sources.items()}
     return table
+
+
+def states(option: str) -> tuple[int, ...]:
+    """The states that an option of a choice of edges holds.
+
+    >>> states("0+2")
+    (0, 2)
+    """
+    return tuple(map(int, option.split("+")))
+
+
+def narrowed(space: Space, keep: Callable[[str, int, tuple[str, ...]], tuple[str, ...]]) -> dict[str, Choice]:
+    """The space in which row r of the choice `name` has the options `keep(name, r, options)`; of kind "op" alone."""
+    return {
+        name: replace(c, rows=tuple(keep(name, r, row) for r, row in enumerate(c.rows))) if c.kind == "op" else c
+        for name, c in space.items()
+    }
+
+
+def main_cell(space: Space) -> str | None:
+    """The choice of operations of the cell that a network is mostly made of: the first there is."""
+    return next((name for name, choice in space.items() if choice.dag is not None), None)
 
 
 def decided(space: Space) -> dict[str, Choice]:

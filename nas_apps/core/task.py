@@ -96,8 +96,8 @@ class Task(Protocol):
     twice_differentiable: ClassVar[bool]
     """Whether the loss has a second derivative (CTC's has not)."""
 
-    def choices(self, *, edges: bool) -> Space:
-        """What may be chosen; with `edges`, also which edges a node keeps."""
+    def choices(self, *, edges: int = 0) -> Space:
+        """What may be chosen; with `edges` of 1 or 2, also which edges a node keeps, one by one or in pairs."""
         ...
 
     def build(self, fill: Fill, phase: Phase) -> nn.Module:

@@ -168,7 +168,7 @@ class ToyTask:
         bounded(self, TWO, "points", "classes")
         bounded(self, NOT_NEGATIVE, "noise")
 
-    def choices(self, *, edges: bool) -> Space:
+    def choices(self, *, edges: int = 0) -> Space:
         rows = (tuple(OPS),) * len(DAG.edges())
         return {**cell_choices("cell", DAG, rows, edges=edges), "gate": Choice((tuple(GATES),))}
 

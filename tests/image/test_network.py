@@ -9,8 +9,9 @@ from nas_apps.core.arch import Arch, one_hot
 from nas_apps.core.cell import Fill, Fixed, Mixed
 from nas_apps.core.errors import UserError
 from nas_apps.core.parts.derive import Random
+from nas_apps.core.parts.drop import DropPath
 from nas_apps.core.parts.relax import Softmax
-from nas_apps.core.parts.wiring import DropPath, Full, Partial, Wiring
+from nas_apps.core.parts.wiring import Full, Partial, Wiring
 from nas_apps.core.progress import Progress
 from nas_apps.tasks.image.darts import quarters
 from nas_apps.tasks.image.network import ImageNetwork, Network, build_network
@@ -151,7 +152,7 @@ def test_a_missing_auxiliary_head_is_an_error_when_it_is_wanted() -> None:
 
 
 def test_drop_path_leaves_names_and_evaluation_alone() -> None:
-    plain, dropping = published(SMALL), published(SMALL, wiring=DropPath(0.9))
+    plain, dropping = published(SMALL), published(SMALL, wiring=Full(DropPath(0.9)))
     dropping.load_state_dict(plain.state_dict())
     x = images(4, 3, 8, 8)
     assert torch.equal(plain.eval()(x), dropping.eval()(x))

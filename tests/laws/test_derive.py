@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from nas_apps.core.arch import one_hot
-from nas_apps.core.parts.derive import RULES, Random, Rule, Strongest
+from nas_apps.core.parts.derive import RULES, Random, Rule, Strongest, Threshold
 from nas_apps.core.space import NONE, Choice, Dag, cell_choices
 
 KEPT = {**cell_choices("c", Dag(2, 4, keep=2), (("none", "a", "b"),) * 14), "d": Choice((("x", "y"),))}
 WHOLE = cell_choices("c", Dag(1, 3), (("none", "a", "b"),) * 6)
 EDGED = cell_choices("c", Dag(2, 4, keep=2), (("none", "a", "b"),) * 14, edges=True)
 SPACES = pytest.mark.parametrize("space", [KEPT, WHOLE, EDGED], ids=["keep_2", "keep_all", "edges"])
-ALL = pytest.mark.parametrize("rule", [kind() for kind in RULES.values()], ids=list(RULES))
+EVERY = {name: kind() for name, kind in RULES.items()} | {"threshold": Threshold(least=0.0)}
+ALL = pytest.mark.parametrize("rule", EVERY.values(), ids=EVERY)
 
 
 @ALL

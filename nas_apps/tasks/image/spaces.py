@@ -28,7 +28,7 @@ class ImageSpace:
     cells: Mapping[str, Rows]
     ops: OpTable
 
-    def choices(self, *, edges: bool = False) -> Space:
+    def choices(self, *, edges: int = 0) -> Space:
         """What may be chosen; with `edges`, also which edges a node keeps."""
         table: dict[str, Choice] = {}
         for name, rows in self.cells.items():

@@ -98,7 +98,7 @@ class ImageTask:
     def __post_init__(self) -> None:
         bounded(self, NOT_NEGATIVE, "workers")
 
-    def choices(self, *, edges: bool) -> Space:
+    def choices(self, *, edges: int = 0) -> Space:
         return SPACES[self.space].choices(edges=edges)
 
     def build(self, fill: Fill, phase: Phase) -> Classification:

@@ -18,7 +18,8 @@ from torch import nn
 from nas_apps.core.cell import Fixed
 from nas_apps.core.errors import UserError, unknown
 from nas_apps.core.genotype import Genotype
-from nas_apps.core.parts.wiring import DropPath
+from nas_apps.core.parts.drop import DropPath
+from nas_apps.core.parts.wiring import Full
 from nas_apps.tasks.image.network import ImageNetwork, Network, build_network
 from nas_apps.tasks.image.published import PUBLISHED, from_arch_string
 from nas_apps.tasks.image.spaces import SPACES, ImageSpace, space_of
@@ -90,7 +91,7 @@ def _build(*, found: Genotype, space: ImageSpace, num_classes: int, in_chans: in
             raise unknown("nas_cell", name, [*_SETTINGS, "drop_path_rate", "global_pool", "in_chans", "num_classes"])
     channels, cells = _SIZES.get((space.skeleton, given["stem"]), (Network.channels, Network.cells))
     fields = {"channels": channels, "cells": cells} | {_SETTINGS[name]: setting for name, setting in given.items()}
-    fill = Fixed(space.choices(), found, DropPath(drop_path) if drop_path else None)
+    fill = Fixed(space.choices(), found, Full(DropPath(drop_path)) if drop_path else None)
     network = build_network(space, fill, Network(**fields), in_chans=in_chans, num_classes=num_classes)
     if global_pool != "avg":
         network.reset_classifier(num_classes, global_pool)
