@@ -16,7 +16,7 @@ class Variant:
     """A method: one part on each axis.
 
     relax: how logits of operations become weights. edges: the same for the edges into a node, or None when an edge has
-    no weight of its own. wiring: how the candidates of an edge are run. schedule: who learns from which batch. derive:
+    no weight of its own; where a space decides the parents of a node, `edges` is for them, or `relax`. wiring: how the candidates of an edge are run. schedule: who learns from which batch. derive:
     which architecture the search ends with. cite: arXiv ids of what it is made of.
 
     Raises:
@@ -52,7 +52,8 @@ class Variant:
     @property
     def relaxations(self) -> Mapping[str, Relaxation]:
         """The relaxation of each kind of choice."""
-        return {"op": self.relax} if self.edges is None else {"op": self.relax, "edge": self.edges}
+        edges = {} if self.edges is None else {"edge": self.edges}
+        return {"op": self.relax, "parent": self.edges or self.relax, **edges}
 
 
 VARIANTS: dict[str, Variant] = {

@@ -28,7 +28,8 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class Strongest:
-    """The heaviest option of each row, and in a cell whose nodes keep k edges the k strongest into each.
+    """The heaviest option of each row, or as many as its choice keeps, and in a cell whose nodes keep k edges the k
+    strongest into each.
 
     An edge is as strong as its heaviest option that is not "none", times its own weight where edges have one
     (arXiv:1806.09055, section 2.4; arXiv:1907.05737, eq. 4). Where every edge stays, "none" counts as an option
@@ -49,9 +50,8 @@ class Strongest:
         kept: dict[str, Rows] = {}
         for name, choice in decided(space).items():
             if choice.dag is None or choice.dag.keep is None:
-                kept[name] = tuple(
-                    (_heaviest(o, w)[0],) for o, w in zip(choice.rows, weights[name].tolist(), strict=True)
-                )
+                rows = zip(choice.rows, weights[name].tolist(), strict=True)
+                kept[name] = tuple(_heaviest(options, row, choice.keep or 1) for options, row in rows)
             else:
                 kept[name] = self._cell(name, choice, weights)
         return Genotype(kept)
@@ -90,6 +90,11 @@ class Random:
         kept: dict[str, Rows] = {}
         for name, choice in decided(space).items():
             dag = choice.dag
+            if choice.keep is not None:
+                kept[name] = tuple(
+                    _heaviest(row, torch.rand(len(row), generator=rng).tolist(), choice.keep) for row in choice.rows
+                )
+                continue
             if dag is None or dag.keep is None:
                 kept[name] = tuple((_any(row, rng),) for row in choice.rows)
                 continue
@@ -103,9 +108,10 @@ class Random:
         return Genotype(kept)
 
 
-def _heaviest(options: tuple[str, ...], weights: list[float]) -> tuple[str, float]:
-    best = max(range(len(options)), key=weights.__getitem__)
-    return options[best], weights[best]
+def _heaviest(options: tuple[str, ...], weights: list[float], number: int) -> tuple[str, ...]:
+    """The heaviest options, in the order of the row."""
+    best = sorted(range(len(options)), key=lambda k: -weights[k])[:number]
+    return tuple(options[k] for k in sorted(best))
 
 
 def _any(options: tuple[str, ...], rng: torch.Generator) -> str:
