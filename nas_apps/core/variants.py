@@ -16,7 +16,8 @@ class Variant:
     """A method: one part on each axis.
 
     relax: how logits of operations become weights. edges: the same for the edges into a node, or None when an edge has
-    no weight of its own; where a space decides the parents of a node, `edges` is for them, or `relax`. wiring: how the candidates of an edge are run. schedule: who learns from which batch. derive:
+    no weight of its own; where a space decides the parents of a node, `edges` is for them too, or else `relax`.
+    wiring: how the candidates of an edge are run. schedule: who learns from which batch. derive:
     which architecture the search ends with. cite: arXiv ids of what it is made of.
 
     Raises:
