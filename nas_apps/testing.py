@@ -42,7 +42,7 @@ def _cpu() -> Runtime:
 
 
 def _learner(recipe: Recipe) -> tuple[Learner, Streams]:
-    arch = Arch(recipe.task.choices(edges=False), {"op": Softmax()}, init_std=0.5)
+    arch = Arch(recipe.task.choices(edges=False), {"op": Softmax(), "parent": Softmax()}, init_std=0.5)
     objective = recipe.task.build(Mixed(arch, Full()), recipe.search)
     streams = recipe.task.streams(objective, recipe.search, _cpu(), seed=0, halves=True)
     return Learner(objective, arch, recipe.task.optimisation(objective, recipe.search), recipe.search, _cpu()), streams

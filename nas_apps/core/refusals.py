@@ -116,6 +116,10 @@ def search_space(task: Task, variant: Variant) -> Space:
         space = narrowed(space, keep)
     drawn = variant.edge_set * getattr(variant.edges, "k", 1) if variant.edges and variant.edges.sparse else None
     for name, choice in space.items():
+        if drawn and choice.kind == "parent":
+            raise UserError(
+                f"variant.edges: {drawn} edges a node are drawn, and {name} keeps {choice.keep}; allowed: null"
+            )
         if drawn and choice.dag is not None and choice.dag.keep != drawn:
             raise UserError(
                 f"variant.edges: {drawn} edges a node are drawn, and a node of {name} keeps "

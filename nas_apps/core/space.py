@@ -52,8 +52,9 @@ class Dag:
 class Choice:
     """A table of decisions: `rows[i]` are the options of decision i. Rows may differ in options, not in their number.
 
-    `kind` says what is decided ("op", "edge", ...): a relaxation is chosen for each kind. `dag` is there when the rows
-    are the edges of a cell.
+    `kind` says what is decided ("op", "edge", "parent", ...): a relaxation is chosen for each kind. `dag` is there when
+    the rows are the edges of a cell. `keep` is how many options of each row a genotype keeps, where the space says so:
+    a choice of the kind "parent" has one row, of the states that one node may be computed from, and keeps `keep`.
 
     >>> Choice.uniform(("skip_connect", "conv"), rows=3).shape
     (3, 2)
@@ -62,6 +63,7 @@ class Choice:
     rows: tuple[tuple[str, ...], ...]
     kind: str = "op"
     dag: Dag | None = None
+    keep: int | None = None
 
     def __post_init__(self) -> None:
         if not self.rows or not self.rows[0]:
@@ -71,6 +73,8 @@ class Choice:
         for index, row in enumerate(self.rows):
             if len(set(row)) < len(row):
                 raise ValueError(f"row {index} names an option twice: {row}")
+        if self.keep is not None and not 1 <= self.keep <= len(self.rows[0]):
+            raise ValueError(f"keep: 1 to {len(self.rows[0])}, the options of a row, got {self.keep}")
 
     @classmethod
     def uniform(cls, options: tuple[str, ...], rows: int, kind: str = "op") -> Choice:

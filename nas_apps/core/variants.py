@@ -32,12 +32,13 @@ from nas_apps.core.stage import Stage
 class Variant:
     """A method: one part on each axis.
 
-    relax: how logits of operations become weights. edges: the same for the edges into a node, or None when an edge has
-    no weight of its own; edge_set: how many edges an option of theirs holds, 2 where pairs are chosen. none: whether
-    "none" is an option while searching, in cells that cannot end with it. wiring: how the candidates of an edge are
-    run. perturb: what the weights learn under instead of the mixing weights. penalties: what is added to the logits'
-    loss; distill: to the weights'. schedule: who learns from which batch. stages: of a search that narrows its space as
-    it goes on. derive: which architecture it ends with.
+    relax: how logits of operations become weights. edges: the same for the edges into a node, or None when an edge
+    has no weight of its own (and for the parents of a node, where a space decides those); edge_set: how many edges
+    an option of theirs holds, 2 where pairs are chosen. none: whether "none" is an option while searching, in cells
+    that cannot end with it. wiring: how the candidates of an edge are run. perturb: what the weights learn under
+    instead of the mixing weights. penalties: what is added to the logits' loss; distill: to the weights'. schedule:
+    who learns from which batch. stages: of a search that narrows its space as it goes on. derive: which
+    architecture it ends with.
 
     logits: settings of `search.logits` that a recipe need not give. cite: arXiv ids of what it is made of.
 
@@ -64,8 +65,13 @@ class Variant:
 
     @property
     def relaxations(self) -> Mapping[str, Relaxation]:
-        """The relaxation of each kind of choice."""
-        return {"op": self.relax} if self.edges is None else {"op": self.relax, "edge": self.edges}
+        """The relaxation of each kind of choice. A node has several parents, so they are never sampled one by one:
+        where operations are, parents have the soft weights of the same draw, as in the code of arXiv:2001.10422."""
+        edges = {} if self.edges is None else {"edge": self.edges}
+        parents = self.edges or self.relax
+        if parents.sparse:
+            parents = GumbelSoftmax(getattr(parents, "temperature", 1.0))
+        return {"op": self.relax, "parent": parents if parents.simplex else Softmax(), **edges}
 
 
 _ADAM = {"betas": [0.0, 0.999], "weight_decay": 0.0}

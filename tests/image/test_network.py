@@ -19,7 +19,7 @@ from nas_apps.tasks.image.published import PUBLISHED
 from nas_apps.tasks.image.spaces import SPACES, space_of
 
 SMALL = Network(channels=4, cells=3)
-RELAX = {"op": Softmax(), "edge": Softmax()}
+RELAX = {"op": Softmax(), "edge": Softmax(), "parent": Softmax()}
 
 
 def images(*shape: int) -> Tensor:
@@ -44,15 +44,15 @@ LAW = [
 )
 def test_what_is_trained_is_what_was_searched(name: str, wiring: Wiring, edges: bool) -> None:
     space, settings = SPACES[name], Network(channels=8, cells=4, affine=False)
-    if space.skeleton == "nasbench201":
+    if space.skeleton.startswith("nasbench"):
         settings = Network(channels=4, cells=1, affine=False)
     choices = space.choices(edges=edges)
     arch = Arch(choices, RELAX)
-    mixed = build_network(space, Mixed(arch, wiring), settings)
+    mixed = build_network(space, Mixed(arch, wiring), settings, searching=True)
     x = images(2, 3, 9, 8)
     for seed in range(3):
         genotype = Random()(choices, {}, torch.Generator().manual_seed(seed))
-        fixed = build_network(space, Fixed(choices, genotype, wiring), settings)
+        fixed = build_network(space, Fixed(choices, genotype, wiring), settings, searching=True)
         assert not fixed.load_state_dict(mixed.state_dict(), strict=False).missing_keys
         for training in (True, False):
             torch.manual_seed(seed)  # of the noise of s4
@@ -184,8 +184,9 @@ def test_only_norms_of_cells_lose_their_weights_in_a_super_net() -> None:
         (Network(auxiliary=0.4), r"network\.auxiliary: .* leave it at 0"),
     ],
 )
-def test_settings_that_nasbench201_has_no_use_for_are_errors(settings: Network, message: str) -> None:
-    space = SPACES["nasbench201"]
+@pytest.mark.parametrize("name", ["nasbench201", "nasbench1shot1_1"])
+def test_settings_that_a_benchmark_has_no_use_for_are_errors(name: str, settings: Network, message: str) -> None:
+    space = SPACES[name]
     fill: Fill = Fixed(space.choices(), Random()(space.choices(), {}, torch.Generator().manual_seed(0)))
     with pytest.raises(UserError, match=message):
         build_network(space, fill, settings)

@@ -29,7 +29,8 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class Strongest:
-    """The heaviest option of each row, and in a cell whose nodes keep k edges the k strongest into each.
+    """The heaviest option of each row, or as many as its choice keeps, and in a cell whose nodes keep k edges the k
+    strongest into each.
 
     An edge is as strong as its heaviest option that is not "none", times its own weight where edges have one
     (arXiv:1806.09055, section 2.4; arXiv:1907.05737, eq. 4). Where every edge stays, "none" counts as an option
@@ -75,7 +76,7 @@ class Strongest:
     ) -> Rows:
         dag = choice.dag
         if dag is None or dag.keep is None:
-            return tuple((_heaviest(o, w)[0],) for o, w in zip(choice.rows, table, strict=True))
+            return tuple(heaviest(o, w, choice.keep or 1) for o, w in zip(choice.rows, table, strict=True))
         rows: list[tuple[str, ...]] = [()] * len(choice.rows)
         for target in dag.targets():
             strengths = _edges(edge_choice(name.removesuffix(".op"), target), space, weights) or [1.0] * target
@@ -137,6 +138,11 @@ class Random:
         kept: dict[str, Rows] = {}
         for name, choice in decided(space).items():
             dag = choice.dag
+            if choice.keep is not None:
+                kept[name] = tuple(
+                    heaviest(row, torch.rand(len(row), generator=rng).tolist(), choice.keep) for row in choice.rows
+                )
+                continue
             if dag is None or dag.keep is None:
                 kept[name] = tuple((_any(row, rng),) for row in choice.rows)
                 continue
@@ -148,15 +154,6 @@ class Random:
                     rows[index] = (_any(tuple(o for o in choice.rows[index] if o != NONE), rng),)
             kept[name] = tuple(rows)
         return Genotype(kept)
-
-
-def strongest_options(choice: Choice, table: Tensor, number: int) -> Rows:
-    """The `number` heaviest options of each row, in the order of the row."""
-    rows = zip(choice.rows, table.tolist(), strict=True)
-    best = [sorted(zip(w, range(len(o)), strict=True), key=lambda pair: -pair[0])[:number] for o, w in rows]
-    return tuple(
-        tuple(options[k] for k in sorted(k for _, k in pairs)) for options, pairs in zip(choice.rows, best, strict=True)
-    )
 
 
 def _ranked(options: tuple[str, ...], weights: list[float]) -> list[tuple[str, float]]:
@@ -176,9 +173,10 @@ def _edges(name: str, space: Space, weights: Mapping[str, Tensor]) -> list[float
     return [strengths[state] for state in sorted(strengths)]
 
 
-def _heaviest(options: tuple[str, ...], weights: list[float]) -> tuple[str, float]:
-    best = max(range(len(options)), key=weights.__getitem__)
-    return options[best], weights[best]
+def heaviest(options: tuple[str, ...], weights: list[float], number: int) -> tuple[str, ...]:
+    """The heaviest options, in the order of the row."""
+    best = sorted(range(len(options)), key=lambda k: -weights[k])[:number]
+    return tuple(options[k] for k in sorted(best))
 
 
 def _any(options: tuple[str, ...], rng: torch.Generator) -> str:

@@ -39,7 +39,8 @@ _IMAGENET: Mapping[str, Any] = {
     "std": (0.229, 0.224, 0.225),
 }
 _DATA = {"cifar": _CIFAR, "imagenet": _IMAGENET, "imagenet_search": _IMAGENET}
-_SIZES = {("darts", "cifar"): (36, 20), ("darts", "imagenet"): (48, 14), ("nasbench201", "cifar"): (16, 5)}
+_SIZES = {("darts", "cifar"): (36, 20), ("darts", "imagenet"): (48, 14), ("nasbench201", "cifar"): (16, 5),
+          ("nasbench1shot1", "cifar"): (128, 3)}  # fmt: skip
 _SETTINGS = {"channels": "channels", "cells": "cells", "stem": "stem", "auxiliary": "auxiliary", "drop_rate": "dropout"}
 
 default_cfgs = generate_default_cfgs({"nas_cell": {"first_conv": "stem.first.0", "classifier": "classifier", **_CIFAR}})
