@@ -18,15 +18,18 @@ from nas_apps.core.progress import Ramp
 from nas_apps.core.refusals import search_space
 from nas_apps.core.runtime import Runtime
 from nas_apps.core.seeds import mix, seed_process
+from nas_apps.core.space import Space
 from nas_apps.core.task import Streams
 
 
-def search_learner(recipe: Recipe, runtime: Runtime) -> tuple[Learner, Streams]:
-    """What a search starts with: a super-net, its logits, and its batches."""
-    variant, phase = recipe.variant, recipe.search
-    space = search_space(recipe.task, variant)
-    arch = Arch(space, variant.relaxations, init_std=phase.logits.init_std, seed=recipe.seed).to(runtime.device)
-    seed_process(mix(recipe.seed, 0))
+def search_learner(
+    recipe: Recipe, runtime: Runtime, *, space: Space | None = None, stage: int = 0
+) -> tuple[Learner, Streams]:
+    """What a search, or a later stage of it in a narrower space, starts with: a super-net, its logits, its batches."""
+    variant, phase, seed = recipe.variant, recipe.search, mix(recipe.seed, 5, stage) if stage else recipe.seed
+    space = space or search_space(recipe.task, variant)
+    arch = Arch(space, variant.relaxations, init_std=phase.logits.init_std, seed=seed).to(runtime.device)
+    seed_process(mix(seed, 0))
     objective = recipe.task.build(Mixed(arch, variant.wiring), phase).to(runtime.device)
     _apart(recipe, runtime)
     extras = Extras(variant.perturb, variant.penalties, variant.distill)
@@ -35,7 +38,7 @@ def search_learner(recipe: Recipe, runtime: Runtime) -> tuple[Learner, Streams]:
     if reason:
         raise UserError(f"variant.schedule: {reason}")
     halves = variant.schedule.bilevel
-    return learner, recipe.task.streams(objective, phase, runtime, seed=recipe.seed, halves=halves)
+    return learner, recipe.task.streams(objective, phase, runtime, seed=seed, halves=halves)
 
 
 def train_learner(recipe: Recipe, genotype: Genotype, runtime: Runtime) -> tuple[Learner, Streams]:

@@ -82,7 +82,8 @@ class Task(Protocol):
     keys under `task` in a recipe."""
 
     network: ClassVar[type]
-    """The dataclass of a phase's network settings: the keys under `search.network` and `train.network`."""
+    """The dataclass of a phase's network settings: the keys under `search.network` and `train.network`. Its method
+    `deeper(times)`, if there is one, gives the settings of a network with as many times the cells."""
 
     weights: ClassVar[type]
     """The dataclass of a phase's optimiser settings: the keys under `search.weights` and `train.weights`."""

@@ -147,9 +147,9 @@ VARIANTS: dict[str, Variant] = {
     "dr_nas": Variant(
         relax=Dirichlet(),
         none=False,
-        wiring=Partial(6),
+        wiring=Partial(4),
         schedule=FirstOrder(warmup=0.4),
-        stages=(Stage(), Stage(keep=4, wiring=Partial(4), inherit=True)),
+        stages=(Stage(), Stage(keep=4, wiring=Partial(2), inherit=True)),
         logits={"lr": 6e-4},
         cite=("2006.10355", "1907.05737", "1806.09055"),
     ),

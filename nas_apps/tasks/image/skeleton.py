@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -43,6 +43,10 @@ class Network:
             raise ValueError(f"dropout: in [0, 1), got {self.dropout}")
         if self.auxiliary < 0:
             raise ValueError(f"auxiliary: not negative, got {self.auxiliary}")
+
+    def deeper(self, times: float) -> Network:
+        """As many times the cells."""
+        return replace(self, cells=round(self.cells * times))
 
 
 def refuse_extras(settings: Network, space: str) -> None:
