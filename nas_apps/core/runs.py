@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from nas_apps.core import checkpoint, files
+from nas_apps.core import checkpoint, files, logs
 from nas_apps.core.arch import Arch, Draw, one_hot
 from nas_apps.core.checkpoint import Checkpoints
 from nas_apps.core.config import Recipe, task_name
+from nas_apps.core.diagnosis import collapsed, read_history
 from nas_apps.core.drawing.picture import cell_svg
 from nas_apps.core.errors import UserError
 from nas_apps.core.folder import check, claim, device_name, hold, read_recipe, relevant, versions
@@ -23,12 +24,14 @@ from nas_apps.core.genotype import Genotype
 from nas_apps.core.learner import Learner
 from nas_apps.core.learners import search_learner, train_learner
 from nas_apps.core.loop import run
-from nas_apps.core.parts.schedule import WeightsOnly
+from nas_apps.core.parts.schedule import Schedule, WeightsOnly
+from nas_apps.core.parts.stop import Verdict
 from nas_apps.core.phase import Phase
-from nas_apps.core.report import Report, last_figures, seconds
+from nas_apps.core.report import Report
 from nas_apps.core.runtime import Runtime, start
 from nas_apps.core.seeds import mix
 from nas_apps.core.task import Streams
+from nas_apps.core.watch import Watch, adaptive, ask
 
 SAMPLE = 2  # the use of draws that are only looked at
 
@@ -61,10 +64,14 @@ def search(recipe: Recipe, folder: str | Path, *, resume: bool = False, command:
         held.enter_context(hold(folder, runtime))
         if runtime.leads:
             claim(folder, recipe, space)
-        figures = _run(folder, recipe, learner, streams, evaluate, genotype)
-        found = _signed(genotype(), recipe, int(figures["step"]))
+        steps, verdict = _run(folder, recipe, learner, streams, evaluate, genotype)
+        found: Genotype = runtime.gather(_found(folder, recipe, genotype(), steps, verdict) if runtime.leads else None)[
+            0
+        ]
         if runtime.leads:
-            _leave(folder, recipe, found, runtime, stage="search", figures=figures, command=command)
+            for about, message in collapsed(space, found).items():
+                logs.warn(folder, steps, about, message)
+            _leave(folder, recipe, found, runtime, stage="search", steps=steps, verdict=verdict, command=command)
         runtime.wait()
         return found
 
@@ -88,10 +95,10 @@ def train(
         if runtime.leads:
             claim(folder, recipe, space)
             genotype.save(folder / "genotype.json")
-        figures = _run(folder, recipe, learner, streams, evaluate, None)
+        steps, _ = _run(folder, recipe, learner, streams, evaluate, None)
         if runtime.leads:
             recipe.task.export(learner.evaluated, genotype, recipe.train, folder)
-            _leave(folder, recipe, genotype, runtime, stage="train", figures=figures, command=command)
+            _leave(folder, recipe, genotype, runtime, stage="train", steps=steps, command=command)
         runtime.wait()
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     return summary
@@ -104,12 +111,17 @@ def derive(folder: str | Path) -> Genotype:
     arch = Arch(
         recipe.task.choices(edges=recipe.variant.edges is not None), recipe.variant.relaxations, seed=recipe.seed
     )
-    steps = 0
+    steps, stop, verdict = 0, recipe.variant.stop, None
     if recipe.search.epochs:
         state = checkpoint.read(folder / "checkpoint.pt", stage="search")
         arch.load_state_dict(state["learner"]["arch"])
         steps = int(state["step"])
-    return _signed(_derive(recipe, arch), recipe, steps)
+        if not adaptive(stop):
+            verdict = ask(stop, read_history(folder, steps), arch.space, recipe.search.epochs)
+    found = _found(folder, recipe, _derive(recipe, arch), steps, verdict)
+    for message in collapsed(arch.space, found).values():
+        logs.say(message)
+    return found
 
 
 def evaluate(folder: str | Path) -> dict[str, float]:
@@ -150,8 +162,8 @@ def _run(
     streams: Streams,
     evaluate: Callable[[], dict[str, float]],
     genotype: Callable[[], Genotype] | None,
-) -> dict[str, float]:
-    """Run a phase to its end; the figures of its last evaluation, and the steps it took."""
+) -> tuple[int, Verdict | None]:
+    """Run a phase to its end; the steps it took, and what ended it before its last epoch."""
     phase = learner.phase
     epoch_steps = phase.epoch_steps or streams.epoch
     report = Report(folder, learner.runtime, log_steps=phase.log_steps, derive=genotype, goal=recipe.task.goal[0])
@@ -159,12 +171,15 @@ def _run(
     checkpoints = Checkpoints(
         folder / "checkpoint.pt", identity, phase.checkpoint_steps or epoch_steps, learner.runtime
     )
-    schedule = recipe.variant.schedule if phase.name == "search" else WeightsOnly()
+    schedule: Schedule = WeightsOnly()
+    watch = None
+    if genotype is not None:
+        schedule, exact = recipe.variant.schedule, recipe.task.twice_differentiable
+        watch = Watch(recipe.variant.stop, learner, streams, report, derive=genotype, exact=exact)
     try:
-        run(learner, schedule, streams, report=report, checkpoints=checkpoints, evaluate=evaluate)
+        return run(learner, schedule, streams, report=report, checkpoints=checkpoints, evaluate=evaluate, watch=watch)
     finally:
         report.end()
-    return {**last_figures(folder), "step": phase.epochs * epoch_steps}
 
 
 def _evaluate(recipe: Recipe, learner: Learner, phase: Phase, draws: Mapping[str, Draw]) -> dict[str, float]:
@@ -183,10 +198,14 @@ def _derive(recipe: Recipe, arch: Arch) -> Genotype:
     return recipe.variant.derive(arch.space, weights, rng).validate(arch.space)
 
 
-def _signed(genotype: Genotype, recipe: Recipe, steps: int) -> Genotype:
-    """The genotype, saying where it comes from."""
+def _found(folder: Path, recipe: Recipe, now: Genotype, steps: int, verdict: Verdict | None) -> Genotype:
+    """The genotype that a search ends with, saying where it comes from: that of now, or of the epoch of a verdict."""
     origin = {"task": task_name(recipe.task), "variant": recipe.variant_name, "seed": recipe.seed, "steps": steps}
-    return Genotype(genotype.kept, origin)
+    if verdict is not None:
+        now = Genotype.load(folder / "genotypes" / f"epoch_{verdict.epoch:03d}.json")
+        lines = read_history(folder, steps)
+        origin |= {"epoch": verdict.epoch, "steps": next(e["step"] for e in lines if e["epoch"] == verdict.epoch)}
+    return Genotype(now.kept, origin)
 
 
 def _same_genotype(folder: Path, genotype: Genotype) -> None:
@@ -202,7 +221,8 @@ def _leave(
     runtime: Runtime,
     *,
     stage: str,
-    figures: Mapping[str, float],
+    steps: int,
+    verdict: Verdict | None = None,
     command: str | None,
 ) -> None:
     phase = recipe.search if stage == "search" else recipe.train
@@ -215,10 +235,12 @@ def _leave(
         "variant": str(genotype.meta.get("variant", "given")),
         "seed": recipe.seed,
         "genotype": genotype.kept,
-        "metrics": {name: value for name, value in figures.items() if name != "step"},
+        "metrics": logs.last_figures(folder, genotype.meta["steps"] if verdict else steps),
         "costs": recipe.task.describe(genotype, phase),
-        "steps": figures["step"],
-        "seconds": {stage: seconds(folder)},
+        "steps": steps,
+        "stopped": verdict and verdict._asdict(),
+        "warnings": logs.warnings(folder),
+        "seconds": {stage: logs.seconds(folder)},
         "device": device_name(runtime.device),
         "versions": versions(),
         "command": os.environ.get("NAS_APPS_COMMAND") or command or default,

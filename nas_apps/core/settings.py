@@ -14,9 +14,16 @@ from nas_apps.core.errors import UserError, unknown
 from nas_apps.core.parts.derive import RULES, Rule
 from nas_apps.core.parts.relax import RELAXATIONS, Relaxation
 from nas_apps.core.parts.schedule import SCHEDULES, Schedule
+from nas_apps.core.parts.stop import STOPS, StopRule
 from nas_apps.core.parts.wiring import WIRINGS, Wiring
 
-TABLES: dict[Any, Mapping[str, type]] = {Relaxation: RELAXATIONS, Wiring: WIRINGS, Schedule: SCHEDULES, Rule: RULES}
+TABLES: dict[Any, Mapping[str, type]] = {
+    Relaxation: RELAXATIONS,
+    Wiring: WIRINGS,
+    Schedule: SCHEDULES,
+    StopRule: STOPS,
+    Rule: RULES,
+}
 
 _CHECKS = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
 _WORDS = {int: "an integer", float: "a finite number", bool: "true or false", str: "text", type(None): "null"}
