@@ -65,9 +65,8 @@ def search(recipe: Recipe, folder: str | Path, *, resume: bool = False, command:
         if runtime.leads:
             claim(folder, recipe, space)
         steps, verdict = _run(folder, recipe, learner, streams, evaluate, genotype)
-        found: Genotype = runtime.gather(_found(folder, recipe, genotype(), steps, verdict) if runtime.leads else None)[
-            0
-        ]
+        ours = _found(folder, recipe, genotype(), steps, verdict) if runtime.leads else None
+        found: Genotype = runtime.gather(ours)[0]
         if runtime.leads:
             for about, message in collapsed(space, found).items():
                 logs.warn(folder, steps, about, message)
