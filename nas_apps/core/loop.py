@@ -24,15 +24,13 @@ def run(
     evaluate: Callable[[], Mapping[str, float]],
     watch: Watch | None = None,
 ) -> tuple[int, Verdict | None]:
-    """Take every step from the last checkpoint to the end of the phase.
+    """Take every step from the last checkpoint to the end of the phase; the steps taken, and the verdict that ended it
+    before its last epoch.
 
     Args:
         schedule: one step.
         evaluate: figures at the end of an epoch.
         watch: what looks at a search, and may end it or send it back.
-
-    Returns:
-        The steps taken, and the verdict that ended the phase before its last epoch.
     """
     phase = learner.phase
     epoch_steps = phase.epoch_steps or streams.epoch
@@ -52,13 +50,8 @@ def run(
             if (epoch + 1) % phase.evaluate_every == 0 or done == steps:
                 figures |= {f"evaluation/{name}": value for name, value in evaluate().items()}
             report.epoch(done, epoch, learner.arch, figures)
-            verdict = watch.verdict() if watch else None
-            if watch and watch.adapts:
-                if verdict is not None:
-                    done, verdict = watch.go_back(checkpoints, verdict), None
-                    report.go_back(done, steps, done // epoch_steps - 1)
-                    continue
-                watch.keep(checkpoints, done)
+            if watch:
+                done, verdict = watch.judge(checkpoints, done)
         checkpoints.save(learner, streams, done, last=done == steps or verdict is not None)
     report.end()
     return done, verdict

@@ -44,7 +44,7 @@ class Report:
 
     def begin(self, start: int, steps: int) -> None:
         """Take up the log after `start` steps of `steps`."""
-        self._since = time.monotonic()
+        self._since, self._steps = time.monotonic(), steps
         if not self.runtime.leads:
             return
         logs.cut(self.folder, start)
@@ -96,11 +96,11 @@ class Report:
         logs.add_line(self.folder / "timing.jsonl", done, {"epoch": epoch, "seconds": round(now - self._since, 3)})
         self._since = now
 
-    def go_back(self, step: int, steps: int, epoch: int) -> None:
+    def go_back(self, step: int, epoch: int) -> None:
         """Take up the log after `step` again; of what came after it, the time it took is kept."""
         self.end()
         lost = logs.seconds(self.folder, after=step) if self.runtime.leads else 0.0
-        self.begin(step, steps)
+        self.begin(step, self._steps)
         if self.runtime.leads:
             logs.add_line(self.folder / "timing.jsonl", step, {"epoch": epoch, "seconds": round(lost, 3)})
 

@@ -50,11 +50,6 @@ class Watch:
         self.derive, self.exact = derive, exact
         self._adaptive = adaptive(stop)
 
-    @property
-    def adapts(self) -> bool:
-        """Whether the search is sent back, and never ended."""
-        return self._adaptive is not None
-
     def figures(self) -> dict[str, float]:
         """Figures of the search at the end of the present epoch."""
         learner = self.learner
@@ -70,37 +65,38 @@ class Watch:
         runtime = self.learner.runtime
         if self._adaptive and not any(0 < decay < self._adaptive.cap for decay in self._decays()):
             return None
-        verdict: Verdict | None = runtime.gather(self._judge() if runtime.leads else None)[0]
+        verdict: Verdict | None = runtime.gather(self._look() if runtime.leads else None)[0]
         return verdict
 
-    def keep(self, checkpoints: Checkpoints, done: int) -> None:
-        """Keep the state of this epoch, if the search may be sent back to it."""
-        epoch = self.learner.progress.epoch
-        if self._adaptive and epoch % self._adaptive.every == 0:
-            checkpoints.keep(self.learner, self.streams, done, epoch, reach=self._adaptive.reach)
+    def judge(self, checkpoints: Checkpoints, done: int) -> tuple[int, Verdict | None]:
+        """Look at the end of an epoch; the step to go on from, and the verdict that ends the search."""
+        verdict, rule, epoch = self.verdict(), self._adaptive, self.learner.progress.epoch
+        if rule is None:
+            return done, verdict
+        if verdict is not None:
+            return self._go_back(rule, verdict, checkpoints), None
+        if epoch % rule.every == 0:
+            checkpoints.keep(self.learner, self.streams, done, epoch, reach=rule.reach)
+        return done, None
 
-    def go_back(self, checkpoints: Checkpoints, verdict: Verdict) -> int:
-        """Go back to the epoch of a verdict with a stronger weight decay; the step that the search goes on from."""
-        rule, learner = self._adaptive, self.learner
-        assert rule is not None
+    def _go_back(self, rule: EigenvalueStop, verdict: Verdict, checkpoints: Checkpoints) -> int:
         assert rule.adapt is not None
         decays = [max(decay, min(decay * rule.adapt, rule.cap)) for decay in self._decays()]
-        done = checkpoints.go_back(learner, self.streams, verdict.epoch)
-        for group, decay in zip(learner.optimizer.param_groups, decays, strict=True):
+        done = checkpoints.go_back(self.learner, self.streams, verdict.epoch)
+        for group, decay in zip(self.learner.optimizer.param_groups, decays, strict=True):
             group["weight_decay"] = decay
-        if learner.runtime.leads:
-            words = ", ".join(f"{decay:g}" for decay in dict.fromkeys(decays))
-            message = f"epoch {verdict.at}: {verdict.reason}: back to epoch {verdict.epoch}, with weight decay {words}"
-            logs.warn(self.report.folder, done, f"weight decay {words}", message)
-        checkpoints.save(
-            learner, self.streams, done, last=True
-        )  # before the logs are cut: a kill between loses nothing
+        if self.learner.runtime.leads:
+            words = "weight decay " + ", ".join(f"{decay:g}" for decay in dict.fromkeys(decays))
+            message = f"epoch {verdict.at}: {verdict.reason}: back to epoch {verdict.epoch}, with {words}"
+            logs.warn(self.report.folder, done, words, message)
+        checkpoints.save(self.learner, self.streams, done, last=True)  # before the logs are cut, in case of a kill
+        self.report.go_back(done, verdict.epoch)
         return done
 
     def _decays(self) -> list[float]:
         return [float(group["weight_decay"]) for group in self.learner.optimizer.param_groups]
 
-    def _judge(self) -> Verdict | None:
+    def _look(self) -> Verdict | None:
         if isinstance(self.stop, Never):
             every = self.learner.phase.eigenvalue_every
             others: dict[str, StopRule] = {"skip_count": SkipCount(), "rank_stability": RankStability()}
@@ -108,7 +104,7 @@ class Watch:
                 self._say(name, self._ask(rule), f"variant.stop={name} would have ended the search")
             return None
         verdict = self._ask(self.stop)
-        self._say("stop", None if self.adapts else verdict, "the search ends")
+        self._say("stop", None if self._adaptive else verdict, "the search ends")
         return verdict
 
     def _ask(self, rule: StopRule) -> Verdict | None:
