@@ -24,8 +24,7 @@ def run(
     evaluate: Callable[[], Mapping[str, float]],
     watch: Watch | None = None,
 ) -> tuple[int, Verdict | None]:
-    """Take every step from the last checkpoint to the end of the phase; the steps taken, and the verdict that ended it
-    before its last epoch.
+    """Take every step from the last checkpoint to the end of the phase; the steps taken, and what ended it early.
 
     Args:
         schedule: one step.

@@ -117,10 +117,7 @@ def derive(folder: str | Path) -> Genotype:
         steps = int(state["step"])
         if not adaptive(stop):
             verdict = ask(stop, read_history(folder, steps), arch.space, recipe.search.epochs)
-    found = _found(folder, recipe, _derive(recipe, arch), steps, verdict)
-    for message in collapsed(arch.space, found).values():
-        logs.say(message)
-    return found
+    return _found(folder, recipe, _derive(recipe, arch), steps, verdict)
 
 
 def evaluate(folder: str | Path) -> dict[str, float]:
