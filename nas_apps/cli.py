@@ -46,7 +46,8 @@ def derive(
     run: Folder, out: Annotated[Path, typer.Option(help="Where to write the genotype; its drawing goes beside it.")]
 ) -> None:
     """Write the architecture of a search as it stands, and draw it."""
-    from nas_apps.core import files, folder, runs, summary
+    from nas_apps.core import files, folder, logs, runs, summary
+    from nas_apps.core.diagnosis import collapsed
     from nas_apps.core.drawing.picture import cell_svg
     from nas_apps.core.genotype import Genotype
 
@@ -63,6 +64,8 @@ def derive(
     genotype.save(out)
     space = folder.read_recipe(run).task.choices(edges=False)
     files.write_text(drawing, cell_svg(space, genotype))
+    for message in collapsed(space, genotype).values():
+        logs.say(message)
     _say(summary.cell_text(space, genotype))
     _say(str(out))
 

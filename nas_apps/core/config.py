@@ -24,7 +24,7 @@ from nas_apps.core.settings import convert, from_plain, hints_of, known, mapping
 from nas_apps.core.task import Task
 from nas_apps.core.variants import VARIANTS, Variant
 
-PARTS = ("relax", "edges", "wiring", "perturb", "schedule", "derive")
+PARTS = ("relax", "edges", "wiring", "perturb", "schedule", "stop", "derive")
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,8 @@ def build(data: Mapping[str, Any]) -> Recipe:
         raise UserError(
             "search.drop_path: is of the final training alone; allowed: train.drop_path, variant.wiring.drop"
         )
+    if phases["train"].eigenvalue_every:
+        raise UserError("train.eigenvalue_every: a final training has no logits; allowed: search.eigenvalue_every")
     for phase, asked in (("search", variant.schedule.searches), ("train", True)):
         if asked and phases[phase].epochs < 1:
             raise UserError(f"{phase}.epochs: got {phases[phase].epochs}; allowed: 1 and more")

@@ -54,10 +54,10 @@ class Learner:
         self._forward = DistributedDataParallel(objective, static_graph=True) if self._wrapped else objective
         self.progress = Progress(0, 1)
 
-    def begin(self, progress: Progress) -> None:
-        """Enter a step at this point of the run."""
+    def begin(self, progress: Progress, rates: Progress | None = None) -> None:
+        """Enter a step at this point of the run; `rates`: of the learning rates, where that is another."""
         self.progress = progress
-        self._set_rates(progress)
+        self._set_rates(rates or progress)
         if not self.objective.training:  # evaluation sets the mode of the whole; the walk through it is not free
             self.objective.train()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nas_apps.core.arch import Arch
 from nas_apps.core.cell import Fixed, Mixed
 from nas_apps.core.config import Recipe
@@ -23,9 +25,13 @@ from nas_apps.core.task import Streams
 
 
 def search_learner(
-    recipe: Recipe, runtime: Runtime, *, space: Space | None = None, stage: int = 0
+    recipe: Recipe, runtime: Runtime, *, space: Space | None = None, stage: int = 0, rates: int | None = None
 ) -> tuple[Learner, Streams]:
-    """What a search, or a later stage of it in a narrower space, starts with: a super-net, its logits, its batches."""
+    """What a search, or a later stage of it in a narrower space, starts with: a super-net, its logits, its batches.
+
+    Args:
+        rates: the epochs over which learning rates run, where these are not the phase's.
+    """
     variant, phase, seed = recipe.variant, recipe.search, mix(recipe.seed, 5, stage) if stage else recipe.seed
     space = space or search_space(recipe.task, variant)
     arch = Arch(space, variant.relaxations, init_std=phase.logits.init_std, seed=seed).to(runtime.device)
@@ -33,7 +39,8 @@ def search_learner(
     objective = recipe.task.build(Mixed(arch, variant.wiring), phase).to(runtime.device)
     _apart(recipe, runtime)
     extras = Extras(variant.perturb, variant.penalties, variant.distill)
-    learner = Learner(objective, arch, recipe.task.optimisation(objective, phase), phase, runtime, extras)
+    optimisation = recipe.task.optimisation(objective, replace(phase, epochs=rates or phase.epochs))
+    learner = Learner(objective, arch, optimisation, phase, runtime, extras)
     reason = refuse_optimizer(learner.optimizer) if isinstance(variant.schedule, Unrolled) else None
     if reason:
         raise UserError(f"variant.schedule: {reason}")

@@ -9,6 +9,7 @@ from nas_apps.core.parts.derive import Random, Strongest
 from nas_apps.core.parts.penalty import DirichletKL, ZeroOne
 from nas_apps.core.parts.relax import BinaryGate, Dirichlet, GumbelRanks, Sigmoid
 from nas_apps.core.parts.schedule import FirstOrder, Joint, NoSearch, Unrolled, WeightsOnly
+from nas_apps.core.parts.stop import Never
 from nas_apps.core.phase import Phase
 from nas_apps.core.space import NONE, Space, narrowed
 
@@ -43,6 +44,12 @@ def _schedule(v: Variant) -> tuple[str | bool, ...]:
         and schedule.samples > 1
         and not any(r.noisy for r in relaxations)
         and f"schedule.samples: {schedule.samples} draws without noise are {schedule.samples} times the same",
+        not isinstance(v.stop, Never)
+        and not schedule.searches
+        and "stop: 'no_search' takes no step that could be left out; stop: 'never' goes with it",
+        not isinstance(v.stop, Never)
+        and bool(v.stages)
+        and "stop: a rule looks back over one search, and `stages` make several; stop: 'never' goes with them",
         isinstance(schedule, NoSearch) and bool(v.stages) and "stages: 'no_search' takes no step, so it has no stages",
     )
 

@@ -17,6 +17,7 @@ from nas_apps.core.parts.penalty import PENALTIES, Penalty
 from nas_apps.core.parts.perturb import PERTURBATIONS, Perturbation
 from nas_apps.core.parts.relax import RELAXATIONS, Relaxation
 from nas_apps.core.parts.schedule import SCHEDULES, Schedule
+from nas_apps.core.parts.stop import STOPS, StopRule
 from nas_apps.core.parts.wiring import WIRINGS, Wiring
 
 TABLES: dict[Any, Mapping[str, type]] = {
@@ -26,6 +27,7 @@ TABLES: dict[Any, Mapping[str, type]] = {
     Perturbation: PERTURBATIONS,
     Penalty: PENALTIES,
     Schedule: SCHEDULES,
+    StopRule: STOPS,
     Rule: RULES,
 }
 

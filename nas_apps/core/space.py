@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
 
+from torch import Tensor
+
 NONE = "none"
 """The option that stands for "nothing here": it computes zero, and no operation is run for it."""
 
@@ -123,6 +125,15 @@ def narrowed(space: Space, keep: Callable[[str, int, tuple[str, ...]], tuple[str
         name: replace(c, rows=tuple(keep(name, r, row) for r, row in enumerate(c.rows))) if c.kind == "op" else c
         for name, c in space.items()
     }
+
+
+def spread(tables: Mapping[str, Tensor], space: Space, whole: Space) -> dict[str, list[list[float]]]:
+    """Weights of a narrowed space as lists over the options of the whole one: 0 for an option that is gone."""
+    found: dict[str, list[list[float]]] = {}
+    for name, choice in space.items():
+        rows = [dict(zip(o, w, strict=True)) for o, w in zip(choice.rows, tables[name].tolist(), strict=True)]
+        found[name] = [[row.get(o, 0.0) for o in o_all] for row, o_all in zip(rows, whole[name].rows, strict=True)]
+    return found
 
 
 def main_cell(space: Space) -> str | None:

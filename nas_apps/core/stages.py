@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,29 +12,38 @@ from nas_apps.core.arch import Arch
 from nas_apps.core.config import Recipe
 from nas_apps.core.learner import Learner
 from nas_apps.core.parts.derive import heaviest
+from nas_apps.core.progress import Span
 from nas_apps.core.space import Choice, Space, narrowed
 from nas_apps.core.stage import Stage
 
 
-def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
-    """The stages of a recipe's search; one where the method has none."""
-    return recipe.variant.stages or (Stage(),)
+@dataclass(frozen=True)
+class Part:
+    """One stage of a search: its number, its settings, its epochs, and its recipe."""
+
+    index: int
+    stage: Stage
+    span: Span
+    recipe: Recipe
 
 
-def first_epochs(recipe: Recipe) -> list[int]:
-    """The epochs at which the stages begin, and that at which the last one ends."""
-    number = len(stages_of(recipe))
-    return [recipe.search.epochs * index // number for index in range(number + 1)]
+def parts_of(recipe: Recipe) -> list[Part]:
+    """The stages of a recipe's search, which share its epochs evenly; one where the method has none."""
+    stages, epochs = recipe.variant.stages or (Stage(),), recipe.search.epochs
+    ends = [epochs * index // len(stages) for index in range(len(stages) + 1)]
+    whole = epochs if any(stage.inherit for stage in stages) else None
+    return [
+        Part(index, stage, Span(ends[index], ends[index + 1], whole), _recipe(recipe, stage, ends[index : index + 2]))
+        for index, stage in enumerate(stages)
+    ]
 
 
-def stage_recipe(recipe: Recipe, index: int) -> Recipe:
-    """The recipe of one stage: its epochs, wiring and depth."""
-    stage, epochs, network = stages_of(recipe)[index], first_epochs(recipe), recipe.search.network
+def _recipe(recipe: Recipe, stage: Stage, ends: list[int]) -> Recipe:
+    network = recipe.search.network
     if stage.deeper != 1 and hasattr(network, "deeper"):
         network = network.deeper(stage.deeper)
-    variant = recipe.variant if stage.wiring is None else replace(recipe.variant, wiring=stage.wiring)
-    search = replace(recipe.search, epochs=epochs[index + 1] - epochs[index], network=network)
-    return replace(recipe, variant=variant, search=search)
+    variant = replace(recipe.variant, stages=(), wiring=stage.wiring or recipe.variant.wiring)
+    return replace(recipe, variant=variant, search=replace(recipe.search, epochs=ends[1] - ends[0], network=network))
 
 
 def narrow(arch: Arch, number: int | None) -> Space:

@@ -23,6 +23,7 @@ from nas_apps.core.parts.relax import (
     Softmax,
 )
 from nas_apps.core.parts.schedule import FirstOrder, Joint, NoSearch, Schedule, Unrolled
+from nas_apps.core.parts.stop import EigenvalueStop, Never, StopRule
 from nas_apps.core.parts.wiring import AuxSkip, Full, Partial, Wiring
 from nas_apps.core.refusals import refuse
 from nas_apps.core.stage import Stage
@@ -37,8 +38,8 @@ class Variant:
     an option of theirs holds, 2 where pairs are chosen. none: whether "none" is an option while searching, in cells
     that cannot end with it. wiring: how the candidates of an edge are run. perturb: what the weights learn under
     instead of the mixing weights. penalties: what is added to the logits' loss; distill: to the weights'. schedule:
-    who learns from which batch. stages: of a search that narrows its space as it goes on. derive: which
-    architecture it ends with.
+    who learns from which batch. stages: of a search that narrows its space as it goes on. stop: when it ends before its
+    last epoch. derive: which architecture it ends with.
 
     logits: settings of `search.logits` that a recipe need not give. cite: arXiv ids of what it is made of.
 
@@ -56,6 +57,7 @@ class Variant:
     distill: Distill | None = None
     schedule: Schedule = FirstOrder()
     stages: tuple[Stage, ...] = ()
+    stop: StopRule = Never()
     derive: Rule = Strongest()
     logits: Mapping[str, Any] = field(default_factory=dict, metadata={"fixed": True})
     cite: tuple[str, ...] = field(default=(), metadata={"fixed": True})
@@ -80,6 +82,8 @@ _TWICE = FirstOrder(samples=7, weight_gradients="sum")
 VARIANTS: dict[str, Variant] = {
     "darts": Variant(cite=("1806.09055",)),
     "darts_2nd": Variant(schedule=Unrolled(), cite=("1806.09055",)),
+    "darts_es": Variant(schedule=Unrolled(), stop=EigenvalueStop(), cite=("1909.09656", "1806.09055")),
+    "darts_ada": Variant(schedule=Unrolled(), stop=EigenvalueStop(adapt=3.0), cite=("1909.09656", "1806.09055")),
     "pc_darts": Variant(
         edges=Softmax(),
         wiring=Partial(4),
@@ -169,6 +173,7 @@ PAPERS: dict[str, str] = {
     "1904.12760": "X. Chen, L. Xie, J. Wu, Q. Tian. Progressive Differentiable Architecture Search. ICCV 2019",
     "1907.05737": "Y. Xu et al. PC-DARTS: Partial Channel Connections for Memory-Efficient Architecture Search. "
     "ICLR 2020",
+    "1909.09656": "A. Zela et al. Understanding and Robustifying Differentiable Architecture Search. ICLR 2020",
     "1910.04465": "X. Dong, Y. Yang. Searching for a Robust Neural Architecture in Four GPU Hours. CVPR 2019",
     "1911.12126": "X. Chu, T. Zhou, B. Zhang, J. Li. Fair DARTS: Eliminating Unfair Advantages in Differentiable "
     "Architecture Search. ECCV 2020",

@@ -202,6 +202,7 @@ REFUSED = {
     "variant.derive=random": "variant.derive: 'random' ignores what is searched, so its schedule is 'no_search'",
     "variant.schedule=no_search": "variant.schedule: 'no_search' leaves the logits as they began; derive: 'random'",
     "variant.schedule=weights_only": "variant.schedule: 'weights_only' is that of the final training",
+    "variant=random variant.stop=skip_count": "variant.stop: 'no_search' takes no step that could be left out",
     "variant.schedule=unrolled variant.relax=gumbel_one_hot": "variant.schedule: the look-ahead differentiates",
     "variant=gdas variant.schedule=unrolled": "variant.schedule: the look-ahead differentiates the training loss twice",
     "variant=darts_2nd variant.relax=gumbel_one_hot": "variant.schedule: the look-ahead differentiates",
