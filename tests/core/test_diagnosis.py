@@ -12,7 +12,7 @@ import torch
 
 import nas_apps
 from nas_apps import cli
-from nas_apps.core import checkpoint, runs
+from nas_apps.core import checkpoint, runs, summary
 from nas_apps.core.arch import Draw
 from nas_apps.core.config import Recipe
 from nas_apps.core.diagnosis import collapsed, figures, read_history
@@ -133,6 +133,8 @@ def test_a_collapsed_cell_is_said_once_in_the_folder_the_summary_the_page_and_by
     assert capsys.readouterr().err.count(lines[0]["message"]) == 1
     assert json.loads((run / "summary.json").read_text())["warnings"] == [lines[0]["message"]]
     assert lines[0]["message"] in report_page(run)
+    whole = json.loads(summary.combine(tmp_path).read_text())
+    assert whole["warnings"] == [f"run: {lines[0]['message']}"]
     cli.derive(run, out=tmp_path / "cell.json")
     assert lines[0]["message"] in capsys.readouterr().err
 
