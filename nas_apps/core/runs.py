@@ -25,6 +25,7 @@ from nas_apps.core.learners import search_learner, train_learner
 from nas_apps.core.loop import run
 from nas_apps.core.parts.schedule import WeightsOnly
 from nas_apps.core.phase import Phase
+from nas_apps.core.price import describe
 from nas_apps.core.report import Report, last_figures, seconds
 from nas_apps.core.runtime import Runtime, start
 from nas_apps.core.seeds import mix
@@ -216,7 +217,7 @@ def _leave(
         "seed": recipe.seed,
         "genotype": genotype.kept,
         "metrics": {name: value for name, value in figures.items() if name != "step"},
-        "costs": recipe.task.describe(genotype, phase),
+        "costs": describe(recipe.task, genotype, phase),
         "steps": figures["step"],
         "seconds": {stage: seconds(folder)},
         "device": device_name(runtime.device),
