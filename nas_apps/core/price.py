@@ -125,7 +125,7 @@ def odds(choice: Choice, table: Tensor) -> Tensor:
 
 def derived(task: Task, genotype: Genotype, phase: Phase) -> tuple[nn.Module, tuple[object, ...]]:
     """The network of a genotype at the sizes of a phase, as a final training builds it, and inputs of one item."""
-    phase = replace(phase, name="train")
+    phase = _trained(phase)
     with torch.random.fork_rng(devices=[]):
         return task.example(task.build(Fixed(task.choices(edges=False), genotype), phase), phase)
 
@@ -142,7 +142,7 @@ def tables(task: Task, phase: Phase) -> dict[str, Additive]:
     The network is built once with every candidate, and run once on one item; what all cells that share a decision
     cost adds up.
     """
-    phase, space = replace(phase, name="train"), task.choices(edges=False)
+    phase, space = _trained(phase), task.choices(edges=False)
     arch = Arch(space, {choice.kind: Softmax() for choice in space.values()})
     fill = _Recording(arch)
     with torch.random.fork_rng(devices=[]), arch.using(arch.expected()):
@@ -155,6 +155,10 @@ def tables(task: Task, phase: Phase) -> dict[str, Additive]:
     macs = [(owners[id(call.layer)], call.macs) for call in found if id(call.layer) in owners]
     totals = count_params(network), sum(call.macs for call in found)
     return {"params": _table(space, params, totals[0]), "macs": _table(space, macs, totals[1])}
+
+
+def _trained(phase: Phase) -> Phase:
+    return replace(phase, name="train", budget=None)
 
 
 Place = tuple[str, int, int]  # a choice, a row and an option

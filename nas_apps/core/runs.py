@@ -14,6 +14,7 @@ import torch
 
 from nas_apps.core import checkpoint, files
 from nas_apps.core.arch import Arch, Draw, one_hot
+from nas_apps.core.budget import Limit, limit, spent
 from nas_apps.core.checkpoint import Checkpoints
 from nas_apps.core.config import Recipe, task_name
 from nas_apps.core.drawing.picture import cell_svg
@@ -44,11 +45,12 @@ def search(recipe: Recipe, folder: str | Path, *, resume: bool = False, command:
     folder = Path(folder)
     with start(recipe.device, recipe.precision) as runtime, ExitStack() as held:
         check(folder, recipe, "search", runtime, resume=resume)
+        held_to = limit(recipe, runtime)
         learner, streams = search_learner(recipe, runtime)
         space = learner.arch.space
 
         def genotype() -> Genotype:
-            return _derive(recipe, learner.arch)
+            return _derive(recipe, learner.arch, held_to)
 
         def evaluate() -> dict[str, float]:
             arch, progress = learner.arch, learner.progress
@@ -63,7 +65,7 @@ def search(recipe: Recipe, folder: str | Path, *, resume: bool = False, command:
         if runtime.leads:
             claim(folder, recipe, space)
         figures = _run(folder, recipe, learner, streams, evaluate, genotype)
-        found = _signed(genotype(), recipe, int(figures["step"]))
+        found = _final(folder, recipe, learner.arch, held_to, runtime, int(figures["step"]))
         if runtime.leads:
             _leave(folder, recipe, found, runtime, stage="search", figures=figures, command=command)
         runtime.wait()
@@ -110,7 +112,8 @@ def derive(folder: str | Path) -> Genotype:
         state = checkpoint.read(folder / "checkpoint.pt", stage="search")
         arch.load_state_dict(state["learner"]["arch"])
         steps = int(state["step"])
-    return _signed(_derive(recipe, arch), recipe, steps)
+    with start(recipe.device, recipe.precision) as runtime:
+        return _final(folder, recipe, arch, limit(recipe, runtime), runtime, steps)
 
 
 def evaluate(folder: str | Path) -> dict[str, float]:
@@ -178,10 +181,25 @@ def _evaluate(recipe: Recipe, learner: Learner, phase: Phase, draws: Mapping[str
     return figures
 
 
-def _derive(recipe: Recipe, arch: Arch) -> Genotype:
-    rng = torch.Generator().manual_seed(mix(recipe.seed, 3))
+def _derive(recipe: Recipe, arch: Arch, held_to: Limit | None = None, *, final: bool = False) -> Genotype:
+    rule, seed = recipe.variant.derive, mix(recipe.seed, 3)
     weights = {name: table.cpu() for name, table in arch.expected().weights.items()}
-    return recipe.variant.derive(arch.space, weights, rng).validate(arch.space)
+    if held_to is not None:
+        return held_to.derive(rule, arch.space, weights, seed, final=final).validate(arch.space)
+    return rule(arch.space, weights, torch.Generator().manual_seed(seed)).validate(arch.space)
+
+
+def _final(folder: Path, recipe: Recipe, arch: Arch, held_to: Limit | None, runtime: Runtime, steps: int) -> Genotype:
+    """What a search ends with. Where that depends on measurements, it is settled once."""
+    path = folder / "genotype.json"
+    if held_to is not None and held_to.price.discrete and path.exists():
+        there = Genotype.load(path)
+        if there.meta.get("steps") == steps:
+            return there
+    found = _derive(recipe, arch, held_to, final=True) if runtime.leads else None
+    if held_to is not None and found is not None:
+        held_to.check(found)
+    return _signed(runtime.gather(found)[0], recipe, steps)
 
 
 def _signed(genotype: Genotype, recipe: Recipe, steps: int) -> Genotype:
@@ -222,6 +240,7 @@ def _leave(
         "seconds": {stage: seconds(folder)},
         "device": device_name(runtime.device),
         "versions": versions(),
+        **({"budget": spent(recipe, genotype, runtime)} if stage == "search" and recipe.search.budget else {}),
         "command": os.environ.get("NAS_APPS_COMMAND") or command or default,
     }
     files.write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
