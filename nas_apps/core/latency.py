@@ -157,7 +157,7 @@ def _fit(predictor: Predictor, inputs: Tensor, ms: Tensor) -> None:
             p.zero_()
     optimizer = torch.optim.Adam(predictor.regressor.parameters(), RATE)
     for _ in range(EPOCHS):
-        for batch in torch.randperm(len(inputs)).split(BATCH):
+        for batch in torch.split(torch.randperm(len(inputs)), BATCH):
             optimizer.zero_grad()
             loss = (predictor.standard(inputs[batch]) - target[batch]).square().mean()
             loss.backward()  # type: ignore[no-untyped-call]
