@@ -114,6 +114,22 @@ def report(run: Folder) -> None:
 
 
 @app.command()
+def measure(
+    sources: Sources,
+    out: Annotated[Path, typer.Option(help="Where to write what predicts the latency of other networks.")],
+    cells: Annotated[int, typer.Option(help="How many random cells are measured.")] = 200,
+) -> None:
+    """Measure the latency of random cells' networks on this machine, and fit a predictor of it."""
+    from nas_apps.core import latency
+
+    figures = latency.measure(_recipe(sources), out, cells=cells)
+    low, middle, high = (figures[name] for name in ("min", "median", "max"))
+    _say(f"measured: {low:.4g} to {high:.4g} ms, half of them under {middle:.4g} ms")
+    _say(f"predictor, on the held-out fifth: error {figures['error']:.2%}, Kendall's tau {figures['tau']:.3f}")
+    _say(str(out))
+
+
+@app.command()
 def show(sources: Sources) -> None:
     """Print the resolved recipe, its space and its data; nothing is run."""
     from omegaconf import OmegaConf

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from nas_apps.core.learner import Learner, gradients
 from nas_apps.core.parts.derive import Random
 from nas_apps.core.parts.relax import Softmax
 from nas_apps.core.parts.wiring import Full
+from nas_apps.core.price import describe
 from nas_apps.core.runtime import Runtime
 from nas_apps.core.task import Stream, Streams
 
@@ -102,7 +102,7 @@ def _check_final(recipe: Recipe) -> None:
     objective = recipe.task.build(Fixed(space, genotype), recipe.train)
     streams = recipe.task.streams(objective, recipe.train, _cpu(), seed=0, halves=False)
     assert objective(next(streams.train)).loss.isfinite(), "the final network's loss is not finite"
-    assert recipe.task.describe(genotype, replace(recipe.train))["params"] > 0, "describe counts no parameters"
+    assert describe(recipe.task, genotype, recipe.train)["params"] > 0, "the part whose costs count has none"
 
 
 def _equal(a: Any, b: Any) -> bool:

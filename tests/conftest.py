@@ -14,6 +14,7 @@ import torch
 
 from nas_apps.core.checkpoint import Checkpoints
 from nas_apps.core.config import Recipe, load
+from nas_apps.core.latency import measure
 from nas_apps.core.learner import Learner
 from nas_apps.core.learners import search_learner
 from nas_apps.core.runtime import Runtime
@@ -40,10 +41,18 @@ def double() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What predicts the latency of toy networks, for methods that go by it: measured once."""
+    out = tmp_path_factory.mktemp("measured") / "latency.safetensors"
+    measure(load([], TINY), out, cells=10)
+    return out
+
+
 @pytest.fixture
-def recipe() -> Callable[..., Recipe]:
+def recipe(measured: Path) -> Callable[..., Recipe]:
     """A toy recipe of some seconds less than one, with overrides."""
-    return lambda *overrides: load([], [*TINY, *overrides])
+    return lambda *overrides: load([], [*TINY, f"search.latency.file={measured}", *overrides])
 
 
 @pytest.fixture

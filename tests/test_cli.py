@@ -123,12 +123,13 @@ def test_the_options_of_the_verbs_are_frozen() -> None:
         "train": {"--run", "--genotype", "--resume"},
         "evaluate": {"--table"},
         "report": set(),
+        "measure": {"--out", "--cells"},
         "show": set(),
         "cite": set(),
     }
 
 
-@pytest.mark.parametrize("verb", ["search", "derive", "train", "evaluate", "report", "show", "cite"])
+@pytest.mark.parametrize("verb", ["search", "derive", "train", "evaluate", "report", "measure", "show", "cite"])
 def test_every_verb_explains_itself(cli: Run, verb: str) -> None:
     ended = cli(verb, "--help")
     first = (getattr(command_line, verb).__doc__ or "").split(",")[0].rstrip(".")

@@ -36,7 +36,8 @@ everything({folder!r})
 def everything(folder: str) -> None:
     """A search by every method, and a final training of each cell, in this process."""
     for variant in SEARCHING:
-        made = nas_apps.recipe("task=toy", "task.points=96", "device=cpu", f"variant={variant}", *SMALL)
+        latency = f"search.latency.file={Path(folder).parent / 'latency.safetensors'}"
+        made = nas_apps.recipe("task=toy", "task.points=96", "device=cpu", f"variant={variant}", *SMALL, latency)
         genotype = nas_apps.search(made, f"{folder}/{variant}/search")
         nas_apps.train(made, genotype, f"{folder}/{variant}/train")
     eager = [f"variant.stop.{s}" for s in ("every=1", "window=1", "delta=1", "start=0", "factor=0.01", "cap=0.001")]
@@ -48,9 +49,10 @@ def everything(folder: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def folders(tmp_path_factory: pytest.TempPathFactory, measured: Path) -> tuple[Path, Path]:
     """The same runs by one process and by two."""
     root = tmp_path_factory.mktemp("ranks")
+    (root / "latency.safetensors").write_bytes(measured.read_bytes())
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 from nas_apps.core import files
+from nas_apps.core.config import Recipe
 from nas_apps.core.errors import UserError
+from nas_apps.core.folder import relevant
 from nas_apps.core.learner import Learner
 from nas_apps.core.runtime import Runtime
 from nas_apps.core.seeds import rng_state, set_rng_state
@@ -102,6 +104,22 @@ class Checkpoints:
             torch.save(state, buffer)
             files.write(path, buffer.getbuffer())
         self.runtime.wait()
+
+
+def checkpoints_of(
+    folder: Path,
+    recipe: Recipe,
+    learner: Learner,
+    streams: Streams,
+    *,
+    stage: int = 0,
+    rows: Mapping[str, list[list[str]]] | None = None,
+) -> Checkpoints:
+    """The checkpoints of a phase in its run folder."""
+    phase = learner.phase
+    every = phase.checkpoint_steps or phase.epoch_steps or streams.epoch
+    identity = json.dumps(relevant(recipe, phase.name), sort_keys=True)
+    return Checkpoints(folder / "checkpoint.pt", identity, every, learner.runtime, stage, rows)
 
 
 def read(path: Path, *, stage: str | None = None) -> dict[str, Any]:

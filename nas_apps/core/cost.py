@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +34,9 @@ def cost(module: nn.Module, *inputs: object) -> Cost:
     >>> cost(nn.Conv2d(4, 8, 3, groups=2), torch.zeros(1, 4, 5, 5))
     Cost(params=152, macs=1296, literature_macs=1296)
     """
-    macs, literature = _count(module, inputs)
-    return Cost(count_params(module), macs, literature)
+    found = calls(module, *inputs)
+    macs = sum(call.macs for call in found)
+    return Cost(count_params(module), macs, macs + sum(call.extra for call in found))
 
 
 def count_params(module: nn.Module) -> int:
@@ -52,17 +54,26 @@ def count_macs(module: nn.Module, *inputs: object) -> int:
     >>> count_macs(nn.Linear(3, 2), torch.zeros(1, 3))
     6
     """
-    return _count(module, inputs)[0]
+    return sum(call.macs for call in calls(module, *inputs))
 
 
-def _count(module: nn.Module, inputs: tuple[object, ...]) -> tuple[int, int]:
-    # What is counted is calls of modules, each as often as it is called; functional calls are not seen.
-    macs = extra = 0
+class Call(NamedTuple):
+    """One call of a layer: its multiply-adds, and what the literature's rule adds to them."""
+
+    layer: nn.Module
+    macs: int
+    extra: int
+
+
+def calls(module: nn.Module, *inputs: object) -> list[Call]:
+    """The calls of layers that count, in one forward on `inputs`, which are a batch of one.
+
+    Each layer counts as often as it is called; functional calls are not seen.
+    """
+    found: list[Call] = []
 
     def count(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal macs, extra
-        macs += _layer_macs(layer, args[0], output)
-        extra += _layer_extra(layer, output)
+        found.append(Call(layer, _layer_macs(layer, args[0], output), _layer_extra(layer, output)))
 
     with ExitStack() as stack, torch.no_grad():
         for layer in module.modules():
@@ -70,7 +81,7 @@ def _count(module: nn.Module, inputs: tuple[object, ...]) -> tuple[int, int]:
                 stack.callback(layer.register_forward_hook(count).remove)
         stack.enter_context(_as_it_was(module, inputs))
         module(*inputs)
-    return macs, macs + extra
+    return found
 
 
 _COUNTED = (_ConvNd, nn.Linear, _BatchNorm, nn.ReLU)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from nas_apps.core.arch import Arch
 from nas_apps.core.parts.distill import Distill
-from nas_apps.core.parts.penalty import Penalty, Price, Seen, total
+from nas_apps.core.parts.penalty import Penalty, Seen, total
 from nas_apps.core.parts.perturb import Perturbation
+from nas_apps.core.price import Price
 from nas_apps.core.progress import Progress
 from nas_apps.core.seeds import mix
 from nas_apps.core.space import decided

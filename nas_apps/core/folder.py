@@ -24,10 +24,14 @@ LOCK = ".lock"
 
 
 def relevant(recipe: Recipe, stage: str) -> dict[str, Any]:
-    """What a stage depends on: the other phase's settings and the device may differ on resume."""
+    """What a stage depends on: the other phase's settings and the device may differ on resume. A search with a budget
+    depends on the sizes of the network that is priced."""
     data = recipe.plain()
     leave = {"search": ("train", "device"), "train": ("search", "variant", "device")}[stage]
-    return {key: value for key, value in data.items() if key not in leave}
+    kept = {key: value for key, value in data.items() if key not in leave}
+    if stage == "search" and recipe.search.budget is not None:  # the network that may not cost more
+        kept["train"] = {"network": data["train"]["network"]}
+    return kept
 
 
 def check(folder: Path, recipe: Recipe, stage: str, runtime: Runtime, *, resume: bool) -> None:

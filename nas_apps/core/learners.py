@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nas_apps.core.arch import Arch
+from nas_apps.core.budget import prices, pull
 from nas_apps.core.cell import Fixed, Mixed
 from nas_apps.core.config import Recipe
 from nas_apps.core.errors import UserError
@@ -13,6 +14,7 @@ from nas_apps.core.genotype import Genotype
 from nas_apps.core.hypergrad import refuse_optimizer
 from nas_apps.core.learner import Learner
 from nas_apps.core.parts.drop import DropPath
+from nas_apps.core.parts.penalty import Cost
 from nas_apps.core.parts.schedule import Unrolled
 from nas_apps.core.parts.wiring import Full, Wiring
 from nas_apps.core.phase import Phase
@@ -38,7 +40,9 @@ def search_learner(
     seed_process(mix(seed, 0))
     objective = recipe.task.build(Mixed(arch, variant.wiring), phase).to(runtime.device)
     _apart(recipe, runtime)
-    extras = Extras(variant.perturb, variant.penalties, variant.distill)
+    penalties = (*variant.penalties, *pull(phase.budget))
+    priced = prices(recipe, {p.of for p in penalties if isinstance(p, Cost)}, runtime, space)
+    extras = Extras(variant.perturb, penalties, variant.distill, priced)
     optimisation = recipe.task.optimisation(objective, replace(phase, epochs=rates or phase.epochs))
     learner = Learner(objective, arch, optimisation, phase, runtime, extras)
     reason = refuse_optimizer(learner.optimizer) if isinstance(variant.schedule, Unrolled) else None

@@ -18,20 +18,17 @@ def run(
     learner: Learner,
     schedule: Schedule,
     streams: Streams,
-    *,
     report: Report,
     checkpoints: Checkpoints,
+    *,
     evaluate: Callable[[], Mapping[str, float]],
     watch: Watch | None = None,
     span: Span | None = None,
 ) -> tuple[int, Verdict | None]:
-    """Take every step from the last checkpoint to the end of the phase; the steps taken, and what ended it early.
+    """Take every step from the last checkpoint to the end; the steps taken, and what ended it early.
 
-    Args:
-        schedule: one step.
-        evaluate: figures at the end of an epoch.
-        watch: what looks at a search, and may end it or send it back.
-        span: the epochs to take; all of the phase when not given.
+    `evaluate` gives figures at the end of an epoch, `watch` looks at a search and may end it or send it back, `span` is
+    the epochs to take, all of the phase where not given.
     """
     phase = learner.phase
     epoch_steps = phase.epoch_steps or streams.epoch

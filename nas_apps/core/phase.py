@@ -27,6 +27,44 @@ class Logits:
 
 
 @dataclass(frozen=True)
+class Latency:
+    """How the latency of a network is measured, and what predicts it.
+
+    file: what `nas-apps measure` wrote. batch_size: items in one forward. warmup, repeats: forwards before the first
+    that is timed, and those whose median counts.
+    """
+
+    file: str | None = None
+    batch_size: int = 1
+    warmup: int = 5
+    repeats: int = 21
+
+    def __post_init__(self) -> None:
+        bounded(self, COUNT, "batch_size", "repeats")
+        bounded(self, NOT_NEGATIVE, "warmup")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the network that the final training builds may cost: parameters, multiply-adds, or milliseconds of latency.
+
+    target: the search is drawn to it, by a hinge of this `weight` on the logits' loss. cap: the architecture a search
+    ends with never costs more.
+    """
+
+    of: Literal["params", "macs", "latency"]
+    target: float | None = None
+    weight: float = 1.0
+    cap: float | None = None
+
+    def __post_init__(self) -> None:
+        bounded(self, POSITIVE, "target", "cap")
+        bounded(self, NOT_NEGATIVE, "weight")
+        if self.target is None and self.cap is None:
+            raise ValueError("target: not given, and cap neither; allowed: one of them, or both")
+
+
+@dataclass(frozen=True)
 class Phase:
     """A search or a final training.
 
@@ -57,6 +95,9 @@ class Phase:
     checkpoint_steps: int | None = None
     """Steps from one checkpoint to the next; an epoch when not given."""
     logits: Logits = Logits()
+    latency: Latency = Latency()
+    budget: Budget | None = None
+    """What the network that is searched may cost. Only in a search."""
 
     def __post_init__(self) -> None:
         bounded(self, NOT_NEGATIVE, "epochs")
@@ -72,3 +113,7 @@ class Phase:
             "checkpoint_steps",
         )
         bounded(self, BELOW_ONE, "drop_path")
+        if self.budget is not None and self.name == "train":
+            raise ValueError("budget: what is trained is given; allowed: search.budget")
+        if self.budget is not None and self.budget.of == "latency" and self.latency.file is None:
+            raise ValueError("latency.file: not given; allowed, for a budget of latency: what nas-apps measure wrote")

@@ -123,8 +123,8 @@ class Task(Protocol):
         """
         ...
 
-    def describe(self, genotype: Genotype, phase: Phase) -> dict[str, float]:
-        """Costs of the network that `phase` builds from a genotype: `params`, `macs` and others by name."""
+    def example(self, objective: nn.Module, phase: Phase) -> tuple[nn.Module, tuple[object, ...]]:
+        """The part of an objective whose costs count, and inputs of one item for it, on the CPU."""
         ...
 
     def data_facts(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from nas_apps.core.parts.derive import Random, Rule, Strongest, Threshold
 from nas_apps.core.parts.distill import Distill
 from nas_apps.core.parts.drop import DropBlock, SkipDropout
-from nas_apps.core.parts.penalty import BetaDecay, Penalty, ZeroOne
+from nas_apps.core.parts.penalty import BetaDecay, Cost, Penalty, ZeroOne
 from nas_apps.core.parts.perturb import Adversarial, MeanShift, Perturbation, RandomSmoothing
 from nas_apps.core.parts.relax import (
     BinaryGate,
@@ -76,8 +76,13 @@ class Variant:
         return {"op": self.relax, "parent": parents if parents.simplex else Softmax(), **edges}
 
 
-_ADAM = {"betas": [0.0, 0.999], "weight_decay": 0.0}
-_TWICE = FirstOrder(samples=7, weight_gradients="sum")
+_STILL = {"betas": [0.0, 0.999], "weight_decay": 0.0}
+_P_STAGES = (
+    Stage(),
+    Stage(keep=5, deeper=2.2, wiring=Full(SkipDropout(0.4))),
+    Stage(keep=3, deeper=3.4, wiring=Full(SkipDropout(0.7))),
+)
+_SAMPLED = FirstOrder(samples=7, weight_gradients="sum")
 
 VARIANTS: dict[str, Variant] = {
     "darts": Variant(cite=("1806.09055",)),
@@ -103,7 +108,7 @@ VARIANTS: dict[str, Variant] = {
         edges=GumbelOneHot(),
         edge_set=2,
         none=False,
-        schedule=_TWICE,
+        schedule=_SAMPLED,
         derive=Strongest(by="edges"),
         cite=("2011.11233", "1910.04465", "1806.09055"),
     ),
@@ -111,7 +116,7 @@ VARIANTS: dict[str, Variant] = {
         relax=GumbelOneHot(),
         edges=GumbelTopK(2),
         none=False,
-        schedule=_TWICE,
+        schedule=_SAMPLED,
         derive=Strongest(by="edges"),
         cite=("2011.11233", "1910.04465", "1806.09055"),
     ),
@@ -124,18 +129,14 @@ VARIANTS: dict[str, Variant] = {
     "proxylessnas": Variant(
         relax=BinaryGate(),
         schedule=FirstOrder(warmup=0.25, weights_first=True, every=5),
-        logits={"lr": 1e-3, **_ADAM},
+        logits={"lr": 1e-3, **_STILL},
         cite=("1812.00332", "1806.09055"),
     ),
     "snas": Variant(relax=GumbelSoftmax(), schedule=Joint(), cite=("1812.09926", "1806.09055")),
     "p_darts": Variant(
         wiring=Full(SkipDropout(0.1)),
         schedule=FirstOrder(warmup=0.4),
-        stages=(
-            Stage(),
-            Stage(keep=5, deeper=2.2, wiring=Full(SkipDropout(0.4))),
-            Stage(keep=3, deeper=3.4, wiring=Full(SkipDropout(0.7))),
-        ),
+        stages=_P_STAGES,
         derive=Strongest(max_skips=2),
         logits={"lr": 6e-4, "clip": 5.0},
         cite=("1904.12760", "1806.09055"),
@@ -157,6 +158,23 @@ VARIANTS: dict[str, Variant] = {
         logits={"lr": 6e-4},
         cite=("2006.10355", "1907.05737", "1806.09055"),
     ),
+    "la_darts": Variant(
+        edges=Softmax(),
+        wiring=Partial(4),
+        schedule=FirstOrder(warmup=0.3),
+        penalties=(Cost("latency", weight=0.1),),
+        logits={"lr": 6e-4},
+        cite=("2001.06392", "1907.05737", "1806.09055"),
+    ),
+    "rapdarts": Variant(
+        wiring=Full(SkipDropout(0.1)),
+        schedule=FirstOrder(warmup=0.4),
+        penalties=(Cost("params", weight=0.1),),
+        stages=_P_STAGES,
+        derive=Strongest(max_skips=2),
+        logits={"lr": 6e-4, "clip": 5.0},
+        cite=("1911.05704", "1904.12760", "1806.09055"),
+    ),
     "darts_minus": Variant(wiring=AuxSkip(), cite=("2009.01027", "1806.09055")),
     "beta_darts": Variant(penalties=(BetaDecay(),), cite=("2203.01665", "1806.09055")),
     "random": Variant(schedule=NoSearch(), derive=Random(), cite=("1902.07638", "1806.09055")),
@@ -175,8 +193,11 @@ PAPERS: dict[str, str] = {
     "ICLR 2020",
     "1909.09656": "A. Zela et al. Understanding and Robustifying Differentiable Architecture Search. ICLR 2020",
     "1910.04465": "X. Dong, Y. Yang. Searching for a Robust Neural Architecture in Four GPU Hours. CVPR 2019",
+    "1911.05704": "S. Green, C. M. Vineyard, R. Helinski, C. K. Koc. RAPDARTS: Resource-Aware Progressive "
+    "Differentiable Architecture Search. IJCNN 2020",
     "1911.12126": "X. Chu, T. Zhou, B. Zhang, J. Li. Fair DARTS: Eliminating Unfair Advantages in Differentiable "
     "Architecture Search. ECCV 2020",
+    "2001.06392": "Y. Xu et al. Latency-Aware Differentiable Neural Architecture Search. 2020",
     "2002.05283": "X. Chen, C.-J. Hsieh. Stabilizing Differentiable Architecture Search via Perturbation-based "
     "Regularization. ICML 2020",
     "2006.10355": "X. Chen, R. Wang, M. Cheng, X. Tang, C.-J. Hsieh. DrNAS: Dirichlet Neural Architecture Search. "

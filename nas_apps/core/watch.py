@@ -58,7 +58,7 @@ class Watch:
         arch, progress = learner.arch, learner.progress
         found = figures(arch.space, arch.expected(progress), self.derive())
         every = (learner.phase.eigenvalue_every, self.stop.every if isinstance(self.stop, EigenvalueStop) else None)
-        if any(n and progress.epoch % n == 0 for n in every):
+        if any(n and (self.first_epoch + progress.epoch) % n == 0 for n in every):
             found[EIGENVALUE] = dominant_eigenvalue(learner, self.streams.valid, exact=self.exact)
         return found
 

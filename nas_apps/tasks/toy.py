@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from nas_apps.core import files
 from nas_apps.core.bounds import COUNT, NOT_NEGATIVE, TWO, bounded
-from nas_apps.core.cell import Fill, Fixed
+from nas_apps.core.cell import Fill
 from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
 from nas_apps.core.op import OpArgs, OpTable
@@ -204,9 +204,8 @@ class ToyTask:
             outcome = objective((x.to(runtime.device), y.to(runtime.device)))
         return {"loss": float(outcome.loss), "accuracy": float(outcome.stats["accuracy"])}
 
-    def describe(self, genotype: Genotype, phase: Phase) -> dict[str, float]:
-        network = self.build(Fixed(self.choices(edges=False), genotype), phase)
-        return {"params": sum(p.numel() for p in network.parameters())}
+    def example(self, objective: nn.Module, phase: Phase) -> tuple[nn.Module, tuple[object, ...]]:
+        return objective.get_submodule("network"), (torch.zeros(1, 2),)
 
     def data_facts(self) -> str:
         return f"{self.points} points of a plane on {self.classes} arms of a spiral"

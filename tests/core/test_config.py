@@ -207,6 +207,7 @@ REFUSED = {
     "variant=gdas variant.schedule=unrolled": "variant.schedule: the look-ahead differentiates the training loss twice",
     "variant=darts_2nd variant.relax=gumbel_one_hot": "variant.schedule: the look-ahead differentiates",
     "variant.schedule.samples=3": "variant.schedule.samples: 3 draws without noise are 3 times the same",
+    "variant=p_darts variant.stop=skip_count": "variant.stop: a rule looks back over one search",
     "variant=random variant.stages=[{}]": "variant.stages: 'no_search' takes no step",
     "variant.edges=binary_gate": "variant.edges: 'binary_gate' evaluates operations that are not run",
     "variant.edges=gumbel_ranks": "variant.edges: the sub-graphs of 'gumbel_ranks' share no operation",

@@ -25,7 +25,7 @@ from nas_apps.core.parts.stop import STOPS
 from nas_apps.core.variants import VARIANTS
 from nas_apps.testing import _equal
 
-SEARCHING = [name for name, variant in VARIANTS.items() if variant.schedule.searches]
+SEARCHING = [name for name, v in VARIANTS.items() if v.schedule.searches and not v.stages]
 EAGER = ("variant.stop=eigenvalue", "variant.stop.every=1", "variant.stop.window=1", "variant.stop.delta=1",
          "variant.stop.start=0", "variant.stop.factor=0.001", "search.checkpoint_steps=2")  # fmt: skip
 """A rule that finds any eigenvalue too large for the one of the epoch before."""

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import nas_apps
-from nas_apps.core import runs
 from nas_apps.core.arch import Arch, one_hot
 from nas_apps.core.cell import Fixed, Mixed
 from nas_apps.core.config import Recipe
+from nas_apps.core.ending import derived_now
 from nas_apps.core.genotype import Genotype
 from nas_apps.core.parts.derive import Threshold
 from nas_apps.core.progress import Progress
@@ -41,7 +41,7 @@ def test_a_node_of_its_cell_keeps_two_edges_of_one_operation_each(recipe: Callab
     made = recipe(f"variant={variant}")
     for seed in range(5):
         arch = Arch(search_space(made.task, made.variant), made.variant.relaxations, init_std=1.0, seed=seed)
-        kept = runs._derive(made, arch).kept["cell.op"]
+        kept = derived_now(made, arch, None).kept["cell.op"]
         number = [sum(map(bool, kept[:2])), sum(map(bool, kept[2:]))]
         assert max(number) <= 2 if isinstance(made.variant.derive, Threshold) else number == [2, 2]
         assert all(len(row) <= 1 and "none" not in row for row in kept)
@@ -86,7 +86,7 @@ def test_the_super_net_under_the_one_hot_draw_of_a_cell_computes_what_the_cell_c
     space = search_space(made.task, made.variant)
     arch = Arch(space, made.variant.relaxations, init_std=1.0)
     supernet = made.task.build(Mixed(arch, made.variant.wiring), made.search)
-    genotype = runs._derive(made, arch)
+    genotype = derived_now(made, arch, None)
     fixed = made.task.build(Fixed(made.task.choices(edges=False), genotype, made.variant.wiring), made.search)
     missing, _ = fixed.load_state_dict(supernet.state_dict(), strict=False)
     assert not missing

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, distributions
 
-from nas_apps.core.bounds import NOT_NEGATIVE, bounded
-from nas_apps.core.parts.noise import concentration
+from nas_apps.core.arch import one_hot
+from nas_apps.core.bounds import NOT_NEGATIVE, POSITIVE, bounded
+from nas_apps.core.parts.derive import Strongest
+from nas_apps.core.parts.noise import concentration, gumbel
+from nas_apps.core.price import Price, expectation, odds
 from nas_apps.core.progress import Progress, Ramp, value
-
-Price = Callable[[Mapping[str, Tensor]], Tensor]
+from nas_apps.core.space import Space, decided
 
 
 class Seen(NamedTuple):
@@ -84,6 +86,73 @@ class BetaDecay:
         return torch.cat([logits.logsumexp(-1) for logits in seen.logits.values()]).mean()
 
 
+@dataclass(frozen=True)
+class Cost:
+    """The expected cost of the network that the final training would build (arXiv:1911.05704; latency as predicted by
+    a regressor, arXiv:2001.06392). A reconstruction: the papers' own normalisation and form are not known to us.
+
+    linear: C / C0, where C0 is the cost of the mean architecture of the space, so that one weight suits all
+    sizes and units. hinge: max(0, C - target) / target, with the target in parameters, multiply-adds or ms.
+
+    A cost that adds up is that of the odds of each option. A predicted latency, true of derived cells alone, is the
+    mean over `cells` architectures drawn from the odds, with the odds' gradient (straight-through); with 0 cells, it
+    is that of the odds themselves on the edges that are strongest at present.
+
+    >>> Cost("macs", form="hinge")
+    Traceback (most recent call last):
+    ValueError: target: not given; allowed, with form 'hinge': more than 0
+    """
+
+    of: Literal["params", "macs", "latency"] = "params"
+    weight: float | Ramp = 1.0
+    target: float | None = None
+    form: Literal["linear", "hinge"] = "linear"
+    cells: int = 20
+
+    def __post_init__(self) -> None:
+        bounded(self, NOT_NEGATIVE, "weight", "cells")
+        bounded(self, POSITIVE, "target")
+        if self.form == "hinge" and self.target is None:
+            raise ValueError("target: not given; allowed, with form 'hinge': more than 0")
+        if self.form == "linear" and self.target is not None:
+            raise ValueError(f"target: got {self.target}; allowed, with form 'linear': nothing")
+
+    def __call__(self, seen: Seen) -> Tensor:
+        price = seen.prices[self.of]
+        cost = self._predicted(price, seen) if price.discrete else price(expectation(price.space, seen.means))
+        if self.target is None:
+            return cost / price.reference
+        return (cost - self.target).clamp_min(0) / self.target
+
+    def _predicted(self, price: Price, seen: Seen) -> Tensor:
+        drawn = [draw_cell(price.space, seen.means, seen.rng) for _ in range(self.cells)]
+        if not drawn:
+            there = _strongest(price.space, {name: table.detach() for name, table in seen.means.items()})
+            soft = {n: odds(c, seen.means[n]) * there[n].sum(-1, keepdim=True) for n, c in decided(price.space).items()}
+            return price(soft)
+        return price({name: torch.stack([cell[name] for cell in drawn]) for name in decided(price.space)}).mean()
+
+
+def draw_cell(space: Space, means: Mapping[str, Tensor], rng: torch.Generator) -> dict[str, Tensor]:
+    """The one-hot weights of an architecture drawn from its odds, with the gradient of the odds in the rows it keeps.
+
+    An option is drawn by its odds; a node keeps the edges drawn without replacement by the weight that is not "none".
+    Both are the arg max of one Gumbel noise an option: what the noise makes strongest is derived.
+    """
+    here = {name: table.detach().cpu() for name, table in means.items()}
+    noisy = {name: (here[name].log() + gumbel(here[name], rng)).exp() for name in decided(space)}
+    hard, found = _strongest(space, {**here, **noisy}), {}
+    for name, choice in decided(space).items():
+        soft, kept = odds(choice, means[name]), hard[name].to(means[name])
+        found[name] = kept + kept.sum(-1, keepdim=True) * (soft - soft.detach())
+    return found
+
+
+def _strongest(space: Space, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    genotype = Strongest()(space, weights, torch.Generator())
+    return dict(one_hot(decided(space), genotype, like=next(iter(weights.values()))).weights)
+
+
 def total(penalties: tuple[Penalty, ...], seen: Seen) -> tuple[Tensor | None, dict[str, Tensor]]:
     """The weighed sum of penalties, None where all have weight 0; and each by its name, of weight 1."""
     found: dict[str, Tensor] = {}
@@ -98,4 +167,9 @@ def total(penalties: tuple[Penalty, ...], seen: Seen) -> tuple[Tensor | None, di
     return whole, found
 
 
-PENALTIES: dict[str, type[Penalty]] = {"beta_decay": BetaDecay, "dirichlet_kl": DirichletKL, "zero_one": ZeroOne}
+PENALTIES: dict[str, type[Penalty]] = {
+    "beta_decay": BetaDecay,
+    "cost": Cost,
+    "dirichlet_kl": DirichletKL,
+    "zero_one": ZeroOne,
+}

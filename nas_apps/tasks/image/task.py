@@ -15,8 +15,7 @@ from torch.nn import functional
 
 from nas_apps.core import files
 from nas_apps.core.bounds import BELOW_ONE, NOT_NEGATIVE, POSITIVE, SHARE, bounded
-from nas_apps.core.cell import Fill, Fixed
-from nas_apps.core.cost import cost as measure
+from nas_apps.core.cell import Fill
 from nas_apps.core.errors import UserError, require, unknown
 from nas_apps.core.genotype import Genotype
 from nas_apps.core.phase import Phase
@@ -169,11 +168,9 @@ class ImageTask:
         runtime.average_([means], float(sums[2]))
         return {"loss": float(means[0]), "accuracy": float(means[1])}
 
-    def describe(self, genotype: Genotype, phase: Phase) -> dict[str, float]:
+    def example(self, objective: nn.Module, phase: Phase) -> tuple[nn.Module, tuple[object, ...]]:
         images = self._sets().train
-        network = self._network(genotype, replace(phase, name="train"))
-        cost = measure(network, torch.zeros(1, images.in_chans, *images.size))
-        return {"params": cost.params, "macs": cost.macs, "literature_macs": cost.literature_macs}
+        return objective.get_submodule("network"), (torch.zeros(1, images.in_chans, *images.size),)
 
     def data_facts(self) -> str:
         train, test = self._sets()
@@ -227,9 +224,6 @@ class ImageTask:
                 "train.network.affine: got false; allowed: true or nothing, since only a super-net is without"
             )
         return settings if settings.affine is not None else replace(settings, affine=phase.name == "train")
-
-    def _network(self, genotype: Genotype, phase: Phase) -> nn.Module:
-        return self.build(Fixed(self.choices(edges=False), genotype), phase).network
 
     def _halves(self) -> tuple[Images, Images]:
         # One split for all seeds: what a search is evaluated on is the same for every method and seed.
