@@ -220,7 +220,7 @@ WRONG = {
     "task=toy task.point=3": "task (toy): no 'point'; allowed: classes, name, noise, points",
     "task=toy foo=1": "recipe: no 'foo'; allowed: device, precision, search, seed, task, train, variant",
     "task=toy search=3": "search: got 3; allowed: a table of keys",
-    "task=toy search.epoch=3": "search: no 'epoch'; allowed: batch_size, checkpoint_steps, clip, data, drop_path",
+    "task=toy search.epoch=3": "search: no 'epoch'; allowed: batch_size, budget, checkpoint_steps, clip, data",
     "task=toy search.network.depth=3": "search.network: no 'depth'; allowed: cells, channels",
     "task=toy search.data.flip=true": "search.data: no 'flip'; allowed: nothing",
     "task=toy search.logits=3": "search.logits: got 3; allowed: a table of lr, betas, weight_decay, clip, init_std",

@@ -232,6 +232,7 @@ def test_budgets_that_mean_nothing_are_refused(recipe: Callable[..., Recipe]) ->
         ),
         (["search.budget.of=macs", "search.budget.cap=0"], "search.budget.cap: got 0.0; allowed: more than 0"),
         (["train.budget.of=macs", "train.budget.cap=3"], "train.budget: what is trained is given"),
+        (["train.latency.batch_size=3"], "train.latency: what is trained is given"),
     ):
         with pytest.raises(UserError, match=words):
             recipe(*settings)
