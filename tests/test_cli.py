@@ -677,3 +677,14 @@ def test_of_several_processes_each_says_which_it_is(cli: Run, rank: str, monkeyp
     assert (ended.status, ended.out) == (2, "")
     assert ended.err.startswith("nas-apps: task: no 'nope'" if rank == "0" else "nas-apps (rank 1): task: no 'nope'")
     assert os.environ["RANK"] == rank
+
+
+def test_measure_says_what_it_measured_and_leaves_a_file_that_a_search_takes(cli: Run) -> None:
+    ended = cli("measure", *TINY, "search.latency.repeats=3", "--out", "there/latency.safetensors", "--cells", "12")
+    assert ended.status == 0
+    assert re.search(r"^measured: \S+ to \S+ ms, half of them under \S+ ms$", ended.out, re.MULTILINE)
+    assert re.search(r"error \S+%, Kendall's tau \S+$", ended.out, re.MULTILINE)
+    assert ended.out.endswith("there/latency.safetensors\n")
+    budget = ("search.budget.of=latency", "search.budget.cap=1e6", "search.latency.file=there/latency.safetensors")
+    assert cli("search", *TINY, *budget, "search.latency.repeats=3", "--run", "run").status == 0
+    assert cli("measure", *TINY, "--out", "there/latency.safetensors").err.startswith("nas-apps: there/latency.safet")
