@@ -125,6 +125,7 @@ def measure(
     figures = latency.measure(_recipe(sources), out, cells=cells)
     low, middle, high = (figures[name] for name in ("min", "median", "max"))
     _say(f"measured: {low:.4g} to {high:.4g} ms, half of them under {middle:.4g} ms")
+    _say(f"measured again, a cell differs by {figures['noise']:.2%}: the noise that no predictor sees through")
     _say(f"predictor, on the held-out fifth: error {figures['error']:.2%}, Kendall's tau {figures['tau']:.3f}")
     _say(str(out))
 

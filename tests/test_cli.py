@@ -220,7 +220,7 @@ WRONG = {
     "task=toy task.point=3": "task (toy): no 'point'; allowed: classes, name, noise, points",
     "task=toy foo=1": "recipe: no 'foo'; allowed: device, precision, search, seed, task, train, variant",
     "task=toy search=3": "search: got 3; allowed: a table of keys",
-    "task=toy search.epoch=3": "search: no 'epoch'; allowed: batch_size, checkpoint_steps, clip, data, drop_path",
+    "task=toy search.epoch=3": "search: no 'epoch'; allowed: batch_size, budget, checkpoint_steps, clip, data",
     "task=toy search.network.depth=3": "search.network: no 'depth'; allowed: cells, channels",
     "task=toy search.data.flip=true": "search.data: no 'flip'; allowed: nothing",
     "task=toy search.logits=3": "search.logits: got 3; allowed: a table of lr, betas, weight_decay, clip, init_std",
@@ -677,3 +677,14 @@ def test_of_several_processes_each_says_which_it_is(cli: Run, rank: str, monkeyp
     assert (ended.status, ended.out) == (2, "")
     assert ended.err.startswith("nas-apps: task: no 'nope'" if rank == "0" else "nas-apps (rank 1): task: no 'nope'")
     assert os.environ["RANK"] == rank
+
+
+def test_measure_says_what_it_measured_and_leaves_a_file_that_a_search_takes(cli: Run) -> None:
+    ended = cli("measure", *TINY, "search.latency.repeats=3", "--out", "there/latency.safetensors", "--cells", "12")
+    assert ended.status == 0
+    assert re.search(r"^measured: \S+ to \S+ ms, half of them under \S+ ms$", ended.out, re.MULTILINE)
+    assert re.search(r"error \S+%, Kendall's tau \S+$", ended.out, re.MULTILINE)
+    assert ended.out.endswith("there/latency.safetensors\n")
+    budget = ("search.budget.of=latency", "search.budget.cap=1e6", "search.latency.file=there/latency.safetensors")
+    assert cli("search", *TINY, *budget, "search.latency.repeats=3", "--run", "run").status == 0
+    assert cli("measure", *TINY, "--out", "there/latency.safetensors").err.startswith("nas-apps: there/latency.safet")

@@ -140,6 +140,8 @@ class Limit:
         """Why nothing that the rule can end with is under the cap; None when something is."""
         cheapest = self._cheapest(Strongest() if isinstance(rule, Random) else rule, space)
         cost = self.cost(cheapest, final=True)
+        if not self.price.discrete and (built := self.exact(cheapest)) != cost:
+            return f"search.budget: in this space {self.unit} do not add up over options ({built:.0f}, not {cost:.0f})"
         if cost <= self.cap:
             return None
         return f"{self._got()}; allowed: {_told(cost)} and more, the cheapest network"

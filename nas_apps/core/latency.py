@@ -78,7 +78,8 @@ def measure(recipe: Recipe, out: Path, *, cells: int = 200, clock: Clock | None 
         clock: what measures, when it is not the recipe's device.
 
     Returns:
-        `error` and `tau` of the predictor, and `min`, `median` and `max` of what was measured, in ms.
+        `error` and `tau` of the predictor; `min`, `median` and `max` of what was measured, in ms; and `noise`, by how
+        much of itself a cell's latency differs when it is measured again at the end, the median over a tenth of them.
     """
     if out.exists():
         raise UserError(f"{out}: is there already; allowed: another --out")
@@ -91,9 +92,12 @@ def measure(recipe: Recipe, out: Path, *, cells: int = 200, clock: Clock | None 
         bar = tqdm(found, desc="measure", unit="network", mininterval=every, maxinterval=every, dynamic_ncols=True)
         watch = clock or Stopwatch(settings, runtime)
         times = [watch(*derived(recipe.task, genotype, phase)) for genotype in bar]
+        again = [watch(*derived(recipe.task, genotype, phase)) for genotype in found[: max(len(found) // 10, 1)]]
         device = device_name(runtime.device)
     predictor, error, tau = fit(space, found, times)
-    figures = {"error": error, "tau": tau, "min": min(times), "median": median(times), "max": max(times)}
+    noise = median(abs(b - a) / max(a, 1e-9) for a, b in zip(times, again, strict=False))
+    spread = {"min": min(times), "median": median(times), "max": max(times), "noise": noise}
+    figures = {"error": error, "tau": tau, **spread}
     of = identity(space, asdict(phase.network), derived(recipe.task, found[0], phase)[1], settings.batch_size)
     told = {"device": device, "precision": recipe.precision, "cells": len(found), "figures": figures}
     write(out, predictor, of, {**told, "settings": asdict(settings), "versions": versions()})

@@ -96,6 +96,7 @@ class Phase:
     """Steps from one checkpoint to the next; an epoch when not given."""
     logits: Logits = Logits()
     latency: Latency = Latency()
+    """How latency is measured and predicted, where it counts. Only in a search."""
     budget: Budget | None = None
     """What the network that is searched may cost. Only in a search."""
 
@@ -115,5 +116,7 @@ class Phase:
         bounded(self, BELOW_ONE, "drop_path")
         if self.budget is not None and self.name == "train":
             raise ValueError("budget: what is trained is given; allowed: search.budget")
+        if self.latency != Latency() and self.name == "train":
+            raise ValueError("latency: what is trained is given; allowed: search.latency")
         if self.budget is not None and self.budget.of == "latency" and self.latency.file is None:
             raise ValueError("latency.file: not given; allowed, for a budget of latency: what nas-apps measure wrote")

@@ -19,7 +19,7 @@ from nas_apps.core.genotype import Genotype
 from nas_apps.core.op import OpArgs, OpTable
 from nas_apps.core.parts.relax import Softmax
 from nas_apps.core.parts.wiring import Full, Row
-from nas_apps.core.phase import Phase
+from nas_apps.core.phase import Latency, Phase
 from nas_apps.core.space import NONE, Choice, Dag, Space, decided, op_choice
 from nas_apps.core.task import Task
 
@@ -158,7 +158,7 @@ def tables(task: Task, phase: Phase) -> dict[str, Additive]:
 
 
 def _trained(phase: Phase) -> Phase:
-    return replace(phase, name="train", budget=None)
+    return replace(phase, name="train", budget=None, latency=Latency())
 
 
 Place = tuple[str, int, int]  # a choice, a row and an option

@@ -186,6 +186,12 @@ def test_a_cap_below_the_cheapest_network_is_refused_before_anything_is_written(
     assert not (tmp_path / "search").exists()
 
 
+def test_a_space_whose_costs_do_not_add_up_is_refused() -> None:
+    assert held(30.0, exact=lambda genotype: cost(genotype)).refusal(Strongest(), SPACE) is None
+    refusal = held(30.0, exact=lambda genotype: cost(genotype) + 1).refusal(Strongest(), SPACE)
+    assert refusal == "search.budget: in this space parameters do not add up over options (11, not 10)"
+
+
 def test_a_search_with_a_budget_goes_on_for_networks_of_the_same_size_alone(
     recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:
@@ -233,6 +239,7 @@ def test_budgets_that_mean_nothing_are_refused(recipe: Callable[..., Recipe]) ->
         ),
         (["search.budget.of=macs", "search.budget.cap=0"], "search.budget.cap: got 0.0; allowed: more than 0"),
         (["train.budget.of=macs", "train.budget.cap=3"], "train.budget: what is trained is given"),
+        (["train.latency.batch_size=3"], "train.latency: what is trained is given"),
     ):
         with pytest.raises(UserError, match=words):
             recipe(*settings)

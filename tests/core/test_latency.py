@@ -114,6 +114,14 @@ def test_a_file_gives_back_the_predictor_frozen(recipe: Callable[..., Recipe], f
     assert device.startswith("cpu")
 
 
+def test_what_was_measured_is_told(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    told = latency.measure(recipe(), tmp_path / "latency.safetensors", cells=100, clock=convolutions)
+    assert (told["min"], told["max"], told["noise"]) == (0.0, 16.0, 0.0)
+    assert told["min"] < told["median"] < told["max"]
+    assert told["error"] < 0.02
+    assert told["tau"] > 0.98
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

@@ -38,6 +38,7 @@ def report_page(folder: Path) -> str:
         curve_section(stages),
         weight_section(stages),
         _by_stage("Cost of the network", stages, "costs", _both),
+        _by_stage("Budget", stages, "budget", _as_told),
         _commands(stages),
         _recipes(stages),
         _by_stage("Versions", stages, "versions", _as_told),
