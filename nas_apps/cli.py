@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,7 +101,8 @@ def evaluate(
 def report(run: Folder) -> None:
     """Write report.html and summary.json over the stages of a run, and compare what was trained."""
     from nas_apps.core import files, summary
-    from nas_apps.core.drawing.page import MARK, report_page
+    from nas_apps.core.drawing.page import report_page
+    from nas_apps.core.drawing.page_html import MARK
 
     page = run / "report.html"
     if page.exists() and MARK not in files.read_text(page, "a report"):
@@ -108,6 +112,49 @@ def report(run: Folder) -> None:
     _say(summary.overview(run))
     _say(f"report: {page}")
     _say(str(path))
+
+
+@app.command()
+def sweep(
+    run: Annotated[Path, typer.Option(help="The folder of the sweep; a trial that is finished in it is left alone.")],
+    sources: Annotated[
+        list[str] | None, typer.Argument(help="YAML files, folders of them, and key=value overrides, over all trials.")
+    ] = None,
+    variants: Annotated[str, typer.Option(help="Methods, with commas: darts,gdas,random.")] = "",
+    seeds: Annotated[str, typer.Option(help="How many (3 is 0,1,2), or which, with commas.")] = "",
+    recipe: Annotated[
+        list[str] | None, typer.Option(help="A YAML file or a folder of them; several are compared.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Trials at a time; by default one for each CUDA device.")
+    ] = None,
+    no_train: Annotated[bool, typer.Option("--no-train", help="Search only.")] = False,
+    table: Annotated[
+        Path | None, typer.Option(help="Accuracies by cell (NAS-Bench-201) to look every cell up in.")
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option(help="Address of a Ray cluster that shares the disk; 'local' for here.")
+    ] = None,
+) -> None:
+    """Search and train for every recipe, variant and seed, and compare them in a table and a page."""
+    from nas_apps.core import sweep as plans
+    from nas_apps.core import sweep_run
+
+    names = [name.strip() for name in variants.split(",")] if variants else []
+    numbers = plans.numbers(seeds) if seeds else ()
+    trials = plans.plan(sources or [], run, recipes=recipe or [], variants=names, seeds=numbers)
+    try:
+        with _ended_as_interrupted():
+            results = sweep_run.run(
+                trials, run, train=not no_train, table=table, jobs=jobs, ray=ray, command=_command()
+            )
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on with what is not finished", 130)
+    _say(results.text())
+    _say(str(run / "sweep.html"))
+    if results.failures:
+        failed = f"{len(results.failures)} of {len(trials)} trials failed"
+        _fail(f"{failed}; the same command tries them again ({run / 'table.md'} says why each did)", 1)
 
 
 @app.command()
@@ -166,6 +213,20 @@ def _recipe(sources: list[str]) -> Recipe:
 
 def _command() -> str:
     return shlex.join(["nas-apps", *sys.argv[1:]])
+
+
+@contextmanager
+def _ended_as_interrupted() -> Iterator[None]:
+    """What ends this process, as a batch system or a closed terminal does, ends its children too."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _leads() -> bool:
