@@ -123,12 +123,13 @@ def test_the_options_of_the_verbs_are_frozen() -> None:
         "train": {"--run", "--genotype", "--resume"},
         "evaluate": {"--table"},
         "report": set(),
+        "sweep": {"--run", "--variants", "--seeds", "--recipe", "--jobs", "--no-train", "--table", "--ray"},
         "show": set(),
         "cite": set(),
     }
 
 
-@pytest.mark.parametrize("verb", ["search", "derive", "train", "evaluate", "report", "show", "cite"])
+@pytest.mark.parametrize("verb", ["search", "derive", "train", "evaluate", "report", "sweep", "show", "cite"])
 def test_every_verb_explains_itself(cli: Run, verb: str) -> None:
     ended = cli(verb, "--help")
     first = (getattr(command_line, verb).__doc__ or "").split(",")[0].rstrip(".")
@@ -139,7 +140,8 @@ def test_every_verb_explains_itself(cli: Run, verb: str) -> None:
 def test_help_names_the_verbs_and_no_verb_is_a_mistake(cli: Run) -> None:
     ended = cli("--help")
     assert (ended.status, ended.err) == (0, "")
-    assert all(verb in ended.out for verb in ("search", "derive", "train", "evaluate", "report", "show", "cite"))
+    verbs = ("search", "derive", "train", "evaluate", "report", "sweep", "show", "cite")
+    assert all(verb in ended.out for verb in verbs)
     without = cli()
     assert without.status == 2
     assert without.err == "nas-apps: No verb given. (allowed: see nas-apps --help, nas-apps VERB --help)\n"
@@ -339,10 +341,31 @@ def test_a_file_that_is_not_a_recipe_is_one_line(cli: Run, text: str | bytes, co
         ("search task=toy --run", "Option '--run' requires an argument."),
         ("serch task=toy", "No such command 'serch'. Did you mean 'search'?"),
         ("report a b", "Got unexpected extra argument"),
+        ("sweep task=toy", "Missing option '--run'."),
+        ("sweep task=toy --run x --jobs 0", "Invalid value for '--jobs': 0 is not in the range x>=1."),
     ],
 )
 def test_a_wrong_command_is_one_line_that_says_where_help_is(cli: Run, words: str, complaint: str) -> None:
     refused(cli(*words.split()), f"nas-apps: {complaint}", "(allowed: see nas-apps --help, nas-apps VERB --help)")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("", "task: not given; allowed: image, toy"),
+        ("task=toy --seeds x", "--seeds: got 'x'; allowed: how many (3 is 0,1,2), or seeds with commas"),
+        ("task=toy --variants darts,gads", "gads: variant: no 'gads'; allowed: darts, darts_2nd"),
+        ("task=toy seed=1 --seeds 2", "seed: got 1 among the overrides and 0 in --seeds; allowed: one of the two"),
+        ("task=toy --recipe none.yaml", "none: none.yaml: no such recipe; allowed"),
+        ("task=toy --table none.csv", "none.csv: no such table; allowed: a file of accuracies by cell"),
+        ("task=toy --ray nonsense", "--ray: "),
+    ],
+)
+def test_what_is_wrong_with_a_sweep_is_one_line_before_anything_is_written(
+    cli: Run, words: str, complaint: str, tmp_path: Path
+) -> None:
+    refused(cli("sweep", *words.split(), "--run", "run"), f"nas-apps: {complaint}")
+    assert not list(tmp_path.iterdir())
 
 
 # What is wrong where a run is computed, or with what.

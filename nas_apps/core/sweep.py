@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -117,11 +118,15 @@ def numbers(text: str) -> tuple[int, ...]:
 
 def refuse(trials: Sequence[Trial], folder: Path, table: Path | None) -> None:
     """Refuse a folder that is not this sweep's to write into, or a table that is not there."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UserError(
+            f"sweep: one of {os.environ['WORLD_SIZE']} processes; allowed: one, which starts those of --jobs"
+        )
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; allowed: a folder for the sweep")
     found = {path.name for path in folder.iterdir()} if folder.exists() else set()
     before = read(folder)
-    if found - {LOCK, f".{RESULTS}.new"} and not before:
+    if found - {LOCK, f".{RESULTS}.new", *(trial.name for trial in trials)} and not before:
         raise UserError(f"{folder}: holds other files and no {RESULTS} of a sweep; allowed: a new folder, or a sweep's")
     if table is not None and not table.exists():
         raise UserError(f"{table}: no such table; allowed: a file of accuracies by cell")

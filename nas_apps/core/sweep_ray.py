@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
@@ -16,11 +17,14 @@ from nas_apps.core.sweep_run import STOP_SECONDS, Ended, Work, here
 
 def connect(address: str) -> None:
     """Join the cluster at an address; `local` starts one here, for this sweep alone."""
+    wrong = f"--ray: got {address!r}; allowed: local, auto, HOST:PORT of a cluster"
+    host, _, port = address.rpartition(":")
     try:
+        if address not in ("local", "auto"):
+            socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself would wait for minutes
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        why = str(error).splitlines()[0]
-        raise UserError(f"--ray: got {address!r}; allowed: local, auto, HOST:PORT of a cluster ({why})") from None
+    except (OSError, ValueError, OverflowError, RuntimeError) as error:
+        raise UserError(f"{wrong} ({str(error).splitlines()[0]})") from None
 
 
 def on_ray(works: Sequence[Work], jobs: int) -> Generator[list[Ended]]:

@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from nas_apps.core import sweep_table
-from nas_apps.core.errors import UserError, require
+from nas_apps.core.errors import UserError
 from nas_apps.core.files import open_to_write
 from nas_apps.core.folder import hold
 from nas_apps.core.runtime import Runtime
@@ -73,7 +73,7 @@ def run(
         ray: the address of a Ray cluster that shares the file system, or `local`.
     """
     refuse(trials, folder, table)
-    executor = _ray(ray, jobs) if ray is not None else _here(trials, jobs)
+    executor = _local(devices(trials), jobs) if ray is None else _ray(ray, jobs)
     with hold(folder, Runtime(torch.device("cpu"))):
         results = sweep_table.Results(trials, folder, train=train, table=table, command=command)
         results.write()
@@ -110,12 +110,21 @@ def here(works: Sequence[Work], environments: Sequence[Mapping[str, str]]) -> Ge
             attempt.stop()
 
 
-def environments(devices: Sequence[str], jobs: int) -> list[dict[str, str]]:
+def devices(trials: Sequence[Trial]) -> list[str]:
+    """The CUDA devices to share out, as CUDA_VISIBLE_DEVICES calls them; none where a recipe names its own."""
+    number = torch.cuda.device_count()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if any(":" in trial.recipe.device for trial in trials):
+        return []
+    return visible.split(",")[:number] if visible else [str(index) for index in range(number)]
+
+
+def environments(found: Sequence[str], jobs: int) -> list[dict[str, str]]:
     """What the processes of each job are told: threads that share the cores, and devices in turn."""
     threads = (
         {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // jobs))}
     )
-    own = [{"CUDA_VISIBLE_DEVICES": devices[job % len(devices)]} if len(devices) > 1 else {} for job in range(jobs)]
+    own = [{"CUDA_VISIBLE_DEVICES": found[job % len(found)]} if len(found) > 1 else {} for job in range(jobs)]
     return [threads | device for device in own]
 
 
@@ -184,19 +193,15 @@ def _work(trial: Trial, stages: Mapping[str, tuple[str, ...]]) -> Work:
     return Work(trial.name, stages, cwd / trial.folder / LOG, cwd, gpu=trial.recipe.device != "cpu")
 
 
-def _here(trials: Sequence[Trial], jobs: int | None) -> Executor:
-    number = torch.cuda.device_count()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = visible.split(",")[:number] if visible else [str(index) for index in range(number)]
-    if any(":" in trial.recipe.device for trial in trials):
-        devices = []  # the recipes say which
-    most = jobs or max(1, len(devices))
-    return lambda works: here(works, environments(devices, min(most, len(works))))
+def _local(found: Sequence[str], jobs: int | None) -> Executor:
+    most = jobs or max(1, len(found))
+    return lambda works: here(works, environments(found, min(most, len(works))))
 
 
 def _ray(address: str, jobs: int | None) -> Executor:
-    require("ray", extra="sweep")
-    from nas_apps.core import sweep_ray
-
+    try:
+        from nas_apps.core import sweep_ray
+    except ImportError as error:
+        raise UserError(f"--ray: needs ray ({error}): pip install 'nas-apps[sweep]'") from None
     sweep_ray.connect(address)
     return lambda works: sweep_ray.on_ray(works, jobs or len(works))

@@ -60,17 +60,8 @@ def curves_svg(
     notes = ["faint: as logged"] if any(len(values) > SMOOTHED for values in series.values()) else []
     notes += [f"cut off; highest {tick_text(float(format(max(ys), '.3g')))}"] if max(ys) > high else []
     head += label(width - RIGHT, 21, "; ".join(notes), role="muted", size=10, text_anchor="end") if notes else ""
-    return document(
-        width,
-        height,
-        title,
-        head,
-        key,
-        y_axis(y_scale, LEFT, x_scale.end),
-        x_axis(x_scale, LEFT, plot_bottom),
-        *lines,
-        foot,
-    )
+    axes = y_axis(y_scale, LEFT, x_scale.end) + x_axis(x_scale, LEFT, plot_bottom)
+    return document(width, height, title, head, key, axes, *lines, foot)
 
 
 def y_range(values: Sequence[float]) -> tuple[float, float]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from nas_apps.core.drawing.picture_curve import BOTTOM, LEFT, RIGHT, TOP, Points, Scale, legend, x_axis, y_axis, y_range
 from nas_apps.core.drawing.svg import Pen, document, element, label, line, text_width
+from nas_apps.core.spread import Spread
 
 ROW = 28
 
@@ -15,14 +17,25 @@ def dots_svg(title: str, groups: Mapping[str, Sequence[float]], *, pens: Mapping
     """A row for each group: a dot for each of its values, a bar over mean plus and minus sample standard deviation."""
     left = 14 + max((text_width(name, 11) for name in groups), default=0)
     bottom = TOP + ROW * len(groups)
-    x_scale = Scale(*_range([value for values in groups.values() for value in values]), left + 8, width - RIGHT)
+    finite = {name: [value for value in values if math.isfinite(value)] for name, values in groups.items()}
+    spreads = {name: found for name, values in finite.items() if (found := Spread.of(values))}
+    bars = {n: (s.mean - (s.deviation or 0), s.mean, s.mean + (s.deviation or 0)) for n, s in spreads.items()}
+    ends = [value for bar in bars.values() for value in bar]
+    x_scale = Scale(
+        *_range([*ends, *(value for values in finite.values() for value in values)]), left + 8, width - RIGHT
+    )
     parts = []
-    for index, (name, values) in enumerate(groups.items()):
-        y, values = TOP + ROW * (index + 0.5), [value for value in values if math.isfinite(value)]
+    for index, (name, values) in enumerate(finite.items()):
+        y, ink = TOP + ROW * (index + 0.5), Pen(pens[name].colour)
         parts.append(element("path", role="rule", d=line([(left, y), (x_scale.end, y)])))
         parts.append(label(left - 6, y + 4, name, text_anchor="end"))
-        parts += [_spread(values, pens[name], x_scale, y)] if values else []
-        parts += [_dot(x_scale(value), y, pens[name]) for value in values]
+        if name in bars:
+            low, mean, high = map(x_scale, bars[name])
+            parts += [
+                _stroke(line([(low, y), (high, y)]), ink, 2.2),
+                _stroke(line([(mean, y - 8), (mean, y + 8)]), ink, 2.2),
+            ]
+        parts += [_dot(x_scale(value), y, ink) for value in values]
     head = label(14, 21, title, size=13, font_weight="600")
     return document(width, bottom + BOTTOM, title, head, *parts, x_axis(x_scale, left, bottom))
 
@@ -66,7 +79,7 @@ def bands_svg(
             at.setdefault(x, []).extend([y] if math.isfinite(y) else [])
         rows = [(x_scale(x), ys) for x, ys in at.items() if ys]
         upper, lower = ([(x, y_scale(end(ys))) for x, ys in rows] for end in (max, min))
-        middle = [(x, y_scale(math.fsum(ys) / len(ys))) for x, ys in rows]
+        middle = [(x, y_scale(fmean(ys))) for x, ys in rows]
         ink = pens[name]
         if len(rows) > 1:
             bands.append(
@@ -89,27 +102,17 @@ def _frame(
     width, height = size
     key, key_height = legend(list(names), pens, width)
     bottom = height - BOTTOM
-    x_scale = Scale(*_range([x for x, _ in points], round_ends=False), LEFT + 6, width - RIGHT)
+    x_scale = Scale(*_range([x for x, _ in points]), LEFT + 6, width - RIGHT)
     y_scale = Scale(*_range([y for _, y in points]), bottom, TOP + key_height)
     head = label(14, 21, title, size=13, font_weight="600")
     foot = label(width - RIGHT, height - 6, x_label, role="muted", size=10, text_anchor="end")
     return (x_scale, y_scale), [head, key, y_axis(y_scale, LEFT, x_scale.end), x_axis(x_scale, LEFT, bottom), foot]
 
 
-def _range(values: Sequence[float], *, round_ends: bool = True) -> tuple[float, float]:
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    """The ends of an axis that leaves out none of the finite values."""
     finite = [value for value in values if math.isfinite(value)]
-    ends = [min(finite), max(finite)] if finite else []
-    if round_ends or len(set(ends)) < 2:
-        return y_range(ends)
-    return ends[0], ends[1]
-
-
-def _spread(values: Sequence[float], ink: Pen, x_scale: Scale, y: float) -> str:
-    mean = math.fsum(values) / len(values)
-    reach = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)) if len(values) > 1 else 0
-    bar = line([(x_scale(mean - reach), y), (x_scale(mean + reach), y)])
-    tick = line([(x_scale(mean), y - 8), (x_scale(mean), y + 8)])
-    return (_stroke(bar, Pen(ink.colour), 2.2) if reach else "") + _stroke(tick, Pen(ink.colour), 2.2)
+    return y_range([min(finite), max(finite)] if finite else [])
 
 
 def _dot(x: float, y: float, ink: Pen) -> str:

@@ -77,7 +77,9 @@ def _failures(outcomes: Sequence[Outcome]) -> str:
 
 def _trials(outcomes: Sequence[Outcome]) -> str:
     """Every trial in a row."""
-    metrics = list(dict.fromkeys(name for o in outcomes for name in o["metrics"]))
+    metrics = list(
+        dict.fromkeys([*(o["goal"][0] for o in outcomes), *(name for o in outcomes for name in o["metrics"])])
+    )
     costs = [name for name in ("params", "macs") if any(name in o["costs"] for o in outcomes)]
     stages = [name for name in ("search", "train") if any(name in o["seconds"] for o in outcomes)]
     heads = [
