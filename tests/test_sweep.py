@@ -252,7 +252,7 @@ def test_found_cells_are_looked_up_last_and_a_wrong_table_costs_no_search(tmp_pa
     text = run(trials, tmp_path / "s", train=False, table=tmp_path / "right.csv").text()
     figure = results(tmp_path / "s")["random_seed0"]["metrics"]["table/cifar10/test"]
     assert figure in range(90, 97)
-    assert re.search(rf"\| {figure:.0f} \u00b1 - \|", text), text
+    assert re.search(rf"\| +{figure:.0f} \u00b1 - \|", text), text
 
 
 # Ray.
