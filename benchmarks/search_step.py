@@ -23,7 +23,6 @@ import typer
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from nas_apps.core.arch import Draw
 from nas_apps.core.config import Recipe, load
 from nas_apps.core.folder import device_name
 from nas_apps.core.learner import Learner
@@ -60,7 +59,7 @@ class Method(NamedTuple):
     @property
     def sampled(self) -> bool:
         """Whether what is computed differs from draw to draw."""
-        return any(relax.sparse for relax in self.recipe.variant.relaxations.values())
+        return any(relax.noisy for relax in self.recipe.variant.relaxations.values())
 
 
 class Saved:
@@ -126,14 +125,10 @@ def saved_by_forward(made: Method, *, learn_arch: bool = True) -> float:
     learn_arch: under weights with a gradient, as when the logits learn; otherwise as when the weights of the net do.
     """
     learner, saved = made.learner, Saved(_resident(made.learner))
-    batch, draw = learner.pull(made.streams.valid, use=VALID) if learn_arch else _pull_detached(made)
-    with saved.hooks(), learner.loss(batch, draw) as outcome:
+    use, stream = (VALID, made.streams.valid) if learn_arch else (TRAIN, made.streams.train)
+    batch, (draw, *_) = learner.pull(stream, use=use, learn=learn_arch)
+    with saved.hooks(), learner.loss(batch, draw.leaf(grad=learn_arch)) as outcome:
         return saved.held / outcome.weight / 1e6
-
-
-def _pull_detached(made: Method) -> tuple[object, Draw]:
-    batch, draw = made.learner.pull(made.streams.train, use=TRAIN)
-    return batch, draw.detach()
 
 
 def saved_by_step(made: Method) -> float:

@@ -49,7 +49,8 @@ def derive(
     run: Folder, out: Annotated[Path, typer.Option(help="Where to write the genotype; its drawing goes beside it.")]
 ) -> None:
     """Write the architecture of a search as it stands, and draw it."""
-    from nas_apps.core import files, folder, runs, summary
+    from nas_apps.core import files, folder, logs, runs, summary
+    from nas_apps.core.diagnosis import collapsed
     from nas_apps.core.drawing.picture import cell_svg
     from nas_apps.core.genotype import Genotype
 
@@ -66,6 +67,8 @@ def derive(
     genotype.save(out)
     space = folder.read_recipe(run).task.choices(edges=False)
     files.write_text(drawing, cell_svg(space, genotype))
+    for message in collapsed(space, genotype).values():
+        logs.say(message)
     _say(summary.cell_text(space, genotype))
     _say(str(out))
 
@@ -162,9 +165,11 @@ def show(sources: Sources) -> None:
     """Print the resolved recipe, its space and its data; nothing is run."""
     from omegaconf import OmegaConf
 
+    from nas_apps.core.refusals import search_space
+
     recipe = _recipe(sources)
     _say(OmegaConf.to_yaml(OmegaConf.create(recipe.plain())))
-    for name, choice in recipe.task.choices(edges=recipe.variant.edges is not None).items():
+    for name, choice in search_space(recipe.task, recipe.variant).items():
         rows, options = choice.shape
         _say(
             f"# {name}: {rows} decisions of {options} options: "

@@ -42,7 +42,7 @@ def _cpu() -> Runtime:
 
 
 def _learner(recipe: Recipe) -> tuple[Learner, Streams]:
-    arch = Arch(recipe.task.choices(edges=False), {"op": Softmax()}, init_std=0.5)
+    arch = Arch(recipe.task.choices(edges=False), {"op": Softmax(), "parent": Softmax()}, init_std=0.5)
     objective = recipe.task.build(Mixed(arch, Full()), recipe.search)
     streams = recipe.task.streams(objective, recipe.search, _cpu(), seed=0, halves=True)
     return Learner(objective, arch, recipe.task.optimisation(objective, recipe.search), recipe.search, _cpu()), streams
@@ -56,7 +56,7 @@ def _check_space(recipe: Recipe) -> None:
 
 def _check_objective(recipe: Recipe, learner: Learner, streams: Streams) -> None:
     learner.begin(learner.progress)
-    batch, draw = learner.pull(streams.train, use=0)
+    batch, (draw,) = learner.pull(streams.train, use=0)
     with learner.loss(batch, draw) as outcome:
         assert outcome.loss.shape == (), f"the loss is not a scalar: {tuple(outcome.loss.shape)}"
         assert outcome.loss.isfinite(), "the loss is not finite"

@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas_apps.core.arch import Arch
-from nas_apps.core.cell import Mixed
 from nas_apps.core.checkpoint import Checkpoints
 from nas_apps.core.config import Recipe, load
 from nas_apps.core.learner import Learner
+from nas_apps.core.learners import search_learner
 from nas_apps.core.runtime import Runtime
 from nas_apps.core.task import Streams
 
@@ -24,7 +23,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
 TINY = ("task=toy", "task.points=96", "search.epochs=4", "search.batch_size=16", "search.log_steps=1",
-        "train.epochs=3", "train.batch_size=16", "train.log_steps=1", "search.logits.lr=0.05")  # fmt: skip
+        "train.epochs=3", "train.batch_size=16", "train.log_steps=1", "search.logits.lr=0.05",
+        "search.network.channels=12")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -51,14 +51,7 @@ def learner() -> Callable[[Recipe], tuple[Learner, Streams]]:
     """The learner and streams of a recipe's search, on the CPU."""
 
     def make(recipe: Recipe) -> tuple[Learner, Streams]:
-        runtime, phase, variant = Runtime(torch.device("cpu")), recipe.search, recipe.variant
-        space = recipe.task.choices(edges=variant.edges is not None)
-        arch = Arch(space, variant.relaxations, seed=recipe.seed)
-        torch.manual_seed(recipe.seed)
-        objective = recipe.task.build(Mixed(arch, variant.wiring), phase)
-        halves = variant.schedule.bilevel
-        streams = recipe.task.streams(objective, phase, runtime, seed=recipe.seed, halves=halves)
-        return Learner(objective, arch, recipe.task.optimisation(objective, phase), phase, runtime), streams
+        return search_learner(recipe, Runtime(torch.device("cpu")))
 
     return make
 

@@ -13,6 +13,7 @@ import torch
 
 import nas_apps
 from nas_apps.core import checkpoint
+from nas_apps.core.diagnosis import read_history
 from nas_apps.core.errors import UserError
 from nas_apps.core.runtime import Runtime
 from nas_apps.core.variants import VARIANTS
@@ -38,6 +39,10 @@ def everything(folder: str) -> None:
         made = nas_apps.recipe("task=toy", "task.points=96", "device=cpu", f"variant={variant}", *SMALL)
         genotype = nas_apps.search(made, f"{folder}/{variant}/search")
         nas_apps.train(made, genotype, f"{folder}/{variant}/train")
+    eager = [f"variant.stop.{s}" for s in ("every=1", "window=1", "delta=1", "start=0", "factor=0.01", "cap=0.001")]
+    for variant in ("darts_es", "darts_ada"):  # ended, and sent back
+        made = nas_apps.recipe("task=toy", "task.points=96", "device=cpu", f"variant={variant}", *SMALL, *eager)
+        nas_apps.search(made, f"{folder}/eager_{variant}/search")
     lost = nas_apps.Genotype({"cell.op": ((), (), (), (), ("linear",)), "gate": (("identity",),)})
     nas_apps.train(nas_apps.recipe("task=toy", "device=cpu", *SMALL), lost, f"{folder}/ignoring/train")
 
@@ -89,6 +94,23 @@ def test_two_ranks_on_half_batches_are_one_on_the_whole(variant: str, stage: str
     one, two = (checkpoint.read(folder / variant / stage / "checkpoint.pt")["learner"] for folder in folders)
     close(one, two)
     first, second = (folder / variant / stage / "genotype.json" for folder in folders)
+    assert first.read_text() == second.read_text()
+
+
+@pytest.mark.parametrize("variant", ["darts_es", "eager_darts_es", "eager_darts_ada"])
+def test_two_ranks_see_the_eigenvalue_of_one_and_are_ended_and_sent_back_alike(
+    variant: str, folders: tuple[Path, Path]
+) -> None:
+    one, two = (read_history(folder / variant / "search", 10**9) for folder in folders)
+    assert len(one) == (2 if variant == "eager_darts_es" else 3)
+    for a, b in zip(one, two, strict=True):
+        figures = [{k: v for k, v in entry.items() if k.startswith("diagnosis/")} for entry in (a, b)]
+        assert figures[1] == pytest.approx(figures[0], rel=1e-6, abs=1e-9)
+    assert "diagnosis/eigenvalue" in one[0]
+    states = [checkpoint.read(folder / variant / "search" / "checkpoint.pt")["learner"] for folder in folders]
+    close(*states)
+    assert states[0]["optimizer"]["param_groups"][0]["weight_decay"] == (0.001 if "ada" in variant else 3e-4)
+    first, second = (folder / variant / "search" / "genotype.json" for folder in folders)
     assert first.read_text() == second.read_text()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from nas_apps.core.config import load
+from nas_apps.core.errors import UserError
 from nas_apps.core.variants import VARIANTS
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +32,13 @@ def test_every_configuration_builds_for_every_method(base: Path, variant: str) -
     for sizes in ("embedded", "smoke"):
         small = [path for path in (base.with_name(f"{sizes}.yaml"),) if path.exists()]
         for sources in ([base, *brought], [base, *brought, *small]):
-            recipe = load(sources, [f"variant={variant}"])
+            try:
+                recipe = load(sources, [f"variant={variant}"])
+            except UserError as error:  # edges are drawn two at a time, and nodes of these spaces keep others
+                assert variant.startswith("rome"), error
+                assert base.parent.name.startswith("nasbench"), error
+                assert str(error).startswith("variant.edges: 2 edges a node are drawn"), error
+                continue
             assert recipe.variant_name == variant
             assert recipe.task.choices(edges=True)
 

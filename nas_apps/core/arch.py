@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -15,9 +15,10 @@ from nas_apps.core.parts.relax import Relaxation
 from nas_apps.core.parts.wiring import Row
 from nas_apps.core.progress import DONE, Progress
 from nas_apps.core.seeds import mix
-from nas_apps.core.space import Space, decided, edge_choice
+from nas_apps.core.space import Space, decided, edge_choice, states
 
 Active = Mapping[str, tuple[tuple[int, ...], ...]]
+Tables = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -25,16 +26,23 @@ class Draw:
     """The weights of one step.
 
     weights: per choice, `[R, O]`. active: per choice and row, the options whose weight may be other than zero; the
-    others are not computed. progress: where in the run it was drawn.
+    others are not computed. progress: where in the run it was drawn. probed: per choice and row, the options that are
+    not computed and whose weight gets a gradient all the same. noise: the seed it was drawn with.
     """
 
     weights: Mapping[str, Tensor]
     active: Active
     progress: Progress = DONE
+    probed: Active = field(default_factory=dict)
+    noise: int = 0
 
-    def detach(self) -> Draw:
-        """The same weights, constant: what the weights of a network are trained under."""
-        return replace(self, weights={name: table.detach() for name, table in self.weights.items()})
+    def leaf(self, *, grad: bool = True) -> Draw:
+        """The same weights, cut off from the logits; with `grad`, what a loss is differentiated with respect to."""
+        return replace(self, weights={n: table.detach().requires_grad_(grad) for n, table in self.weights.items()})
+
+    def at(self, tables: Mapping[str, Tensor]) -> Draw:
+        """This draw with other weights in some tables."""
+        return replace(self, weights={**self.weights, **tables})
 
     @cached_property
     def scalars(self) -> dict[str, tuple[tuple[Tensor, ...], ...]]:
@@ -73,24 +81,52 @@ class Arch(nn.Module):
         return {name: self._logits[_key(name)] for name in self.space}
 
     def draw(self, progress: Progress = DONE, *, cycle: int = 0, use: int = 0) -> Draw:
-        """The weights for one cycle of a stream: a function of logits, progress, seed, `cycle` and `use` alone.
+        """The weights for one cycle of a stream; the first of `draws`."""
+        return self.draws(progress, cycle=cycle, use=use)[0]
 
-        The noise is made on the CPU from (seed, use, cycle), so ranks, replays and resumed runs see the same draw.
-        `use` tells streams apart: the draws of training and validation batches are independent.
+    def draws(
+        self, progress: Progress = DONE, *, cycle: int = 0, use: int = 0, samples: int = 1, learn: bool = False
+    ) -> tuple[Draw, ...]:
+        """Independent draws for one cycle of a stream: a function of logits, progress, seed and arguments alone.
+
+        The noise is made on the CPU from (seed, use, cycle), so ranks, replays and resumed runs see the same draws.
+        `use` tells streams apart: the draws of training and validation batches are independent. learn: whether the
+        logits learn under them. Where one sample is several sub-graphs, each is a draw.
         """
-        rng = torch.Generator().manual_seed(mix(self.seed, use, cycle))
-        weights, active = {}, {}
+        return tuple(draw for sample in range(samples) for draw in self._sample(progress, cycle, use, sample, learn))
+
+    def _sample(self, progress: Progress, cycle: int, use: int, sample: int, learn: bool) -> list[Draw]:
+        noise = mix(self.seed, use, cycle, sample) if sample else mix(self.seed, use, cycle)
+        rng = torch.Generator().manual_seed(noise)
+        tables, masks = {}, {}
         for name, choice in self.space.items():
-            relax = self.relax[choice.kind]
-            weights[name] = relax(self.logits[name], progress, rng)
-            active[name] = _nonzero(weights[name]) if relax.sparse else _all(choice.shape)
-        return Draw(weights, active, progress)
+            relax, logits = self.relax[choice.kind], self.logits[name]
+            tables[name], mask = relax.gates(logits, progress, rng) if learn else (relax(logits, progress, rng), None)
+            if mask is not None:
+                masks[name] = mask
+        number = max([1, *(len(table) for table in tables.values() if table.ndim > 2)])
+        return [
+            self._draw({n: t[k] if t.ndim > 2 else t for n, t in tables.items()}, masks, progress, noise)
+            for k in range(number)
+        ]
+
+    def _draw(self, weights: Tables, masks: Tables, progress: Progress, noise: int) -> Draw:
+        active = {
+            name: _nonzero(weights[name]) if self.relax[choice.kind].sparse else _all(choice.shape)
+            for name, choice in self.space.items()
+        }
+        probed = {name: _nonzero(mask & (weights[name] == 0)) for name, mask in masks.items()}
+        return Draw(weights, active, progress, probed, noise)
 
     def expected(self, progress: Progress = DONE) -> Draw:
         """The mean draw, without noise or gradient: what is logged and derived from."""
         with torch.no_grad():
-            means = {name: self.relax[c.kind].mean(self.logits[name], progress) for name, c in self.space.items()}
+            means = self.means(progress)
         return Draw(means, {name: _all(choice.shape) for name, choice in self.space.items()}, progress)
+
+    def means(self, progress: Progress = DONE) -> Tables:
+        """The expected weights of each choice, `[R, O]`, differentiable in the logits."""
+        return {name: self.relax[c.kind].mean(self.logits[name], progress) for name, c in self.space.items()}
 
     @contextmanager
     def using(self, draw: Draw) -> Iterator[Draw]:
@@ -113,9 +149,29 @@ class Arch(nn.Module):
 
         def read() -> Row:
             draw = self.current
-            return Row(draw.scalars[name][row], draw.active[name][row], draw.progress)
+            probed = draw.probed[name][row] if name in draw.probed else ()
+            return Row(draw.scalars[name][row], draw.active[name][row], draw.progress, probed)
 
         return read
+
+    def sources(self, name: str) -> Callable[[], Row]:
+        """A function that returns the weight of each state, from a choice of edges: where an option holds several
+        states, the sum over those a state is in (arXiv:2011.11233, eq. 6)."""
+        held, read = [states(option) for option in self.space[name].rows[0]], self.reader(name, 0)
+        if all(len(group) == 1 for group in held):
+            return read
+
+        def summed() -> Row:
+            row, found = read(), dict[int, Tensor]()
+            assert row.weights is not None
+            for k in row.active:
+                for state in held[k]:
+                    found[state] = found[state] + row.weights[k] if state in found else row.weights[k]
+            zero = torch.zeros_like(row.weights[0])
+            weights = tuple(found.get(state, zero) for state in range(max(map(max, held)) + 1))
+            return Row(weights, tuple(sorted(found)), row.progress)
+
+        return summed
 
 
 def one_hot(space: Space, genotype: Genotype, *, like: Tensor | None = None) -> Draw:
@@ -131,7 +187,8 @@ def one_hot(space: Space, genotype: Genotype, *, like: Tensor | None = None) -> 
         for target in dag.targets() if dag else ():
             edge = edge_choice(name.removesuffix(".op"), target)
             if dag and edge in space:
-                weights[edge] = table[list(dag.into(target))].amax(-1)[None]
+                there = table[list(dag.into(target))].amax(-1)
+                weights[edge] = torch.stack([there[list(states(o))].prod() for o in space[edge].rows[0]])[None]
     return Draw(weights, {name: _nonzero(table) for name, table in weights.items()})
 
 

@@ -34,6 +34,14 @@ class Fill(Protocol):
         """One place for an operation, decided by one row of the choice `name`; called as `place(x, *context)`."""
         ...
 
+    def options(self, name: str, row: int) -> tuple[int, ...]:
+        """The options of one row that can be in force, by number: what a skeleton that decides itself has to build."""
+        ...
+
+    def weights(self, name: str, row: int) -> Read:
+        """A function that returns the row in force, for what a skeleton decides itself."""
+        ...
+
 
 class Cell(nn.Module):
     """A directed acyclic graph of edges; a node is the sum of the edges into it.
@@ -104,11 +112,17 @@ class Mixed:
             for index, (source, _) in enumerate(dag.edges())
         }
         choices = {target: edge_choice(name, target) for target in dag.targets()}
-        nodes = {target: self._arch.reader(c, 0) for target, c in choices.items() if c in self._arch.space}
+        nodes = {target: self._arch.sources(c) for target, c in choices.items() if c in self._arch.space}
         return Cell(dag, edges, nodes, _empty(ops, args))
 
     def mix(self, name: str, row: int, ops: OpTable, args: OpArgs) -> nn.Module:
         return _Place(self._wiring.edge(self._arch.space[name].rows[row], ops, args), self._arch.reader(name, row))
+
+    def options(self, name: str, row: int) -> tuple[int, ...]:
+        return tuple(range(len(self._arch.space[name].rows[row])))
+
+    def weights(self, name: str, row: int) -> Read:
+        return self._arch.reader(name, row)
 
 
 class Fixed:
@@ -144,6 +158,14 @@ class Fixed:
                 f"genotype: {name}[{row}]: keeps nothing; allowed: {', '.join(self._space[name].rows[row])}"
             )
         return _Place(self._wiring.edge(kept, ops, args), self._reader(len(kept)))
+
+    def options(self, name: str, row: int) -> tuple[int, ...]:
+        options, kept = self._space[name].rows[row], self._kept[name][row]
+        return tuple(k for k, option in enumerate(options) if option in kept)
+
+    def weights(self, name: str, row: int) -> Read:
+        active = self.options(name, row)
+        return lambda: Row(None, active, self._progress())
 
     def _reader(self, number: int) -> Read:
         active = tuple(range(number))

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import io
 import json
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
 
 from nas_apps.core import files
 from nas_apps.core.errors import UserError
 from nas_apps.core.learner import Learner
 from nas_apps.core.runtime import Runtime
+from nas_apps.core.seeds import rng_state, set_rng_state
 from nas_apps.core.task import Streams
 
-FORMAT, VERSION = "nas_apps.checkpoint", 1
+FORMAT, VERSION = "nas_apps.checkpoint", 2
 
 _NOUNS = {"search": "search", "train": "training"}
 
@@ -29,29 +28,39 @@ class Checkpoints:
     """The checkpoint of a run.
 
     path: where it is. recipe: what the stage depends on as JSON, by which a resume under another recipe is refused.
-    every: steps from one checkpoint to the next.
+    every: steps from one checkpoint to the next. stage, rows: of a search in stages, the one that is on and the options
+    that are left in it.
     """
 
     path: Path
     recipe: str
     every: int
     runtime: Runtime
+    stage: int = 0
+    rows: Mapping[str, list[list[str]]] | None = None
 
     def restore(self, learner: Learner, streams: Streams) -> int:
         """Bring everything back to where the checkpoint was, and return its step; 0 where there is none."""
-        if not self.path.exists():
+        if not self.path.exists() or read(self.path)["stage"] != self.stage:
             return 0
-        state = read(self.path)
+        return self._restore(self.path, learner, streams)
+
+    def go_back(self, learner: Learner, streams: Streams, epoch: int) -> int:
+        """Bring everything back to the end of an epoch that was kept, and return its step."""
+        return self._restore(self._kept(epoch), learner, streams)
+
+    def _restore(self, path: Path, learner: Learner, streams: Streams) -> int:
+        state = read(path)
         if state["recipe"] != self.recipe:
             there, here = _stage(state["recipe"]), _stage(self.recipe)
             what = "under another recipe" if there == here else f"by a {_NOUNS[there]}, and this is a {_NOUNS[here]}"
-            raise UserError(f"{self.path}: written {what}; allowed: another --run folder")
+            raise UserError(f"{path}: written {what}; allowed: another --run folder")
         if len(state["rng"]) != self.runtime.world:
-            raise UserError(f"{self.path}: written by {len(state['rng'])} processes; this run has {self.runtime.world}")
+            raise UserError(f"{path}: written by {len(state['rng'])} processes; this run has {self.runtime.world}")
         learner.load_state_dict(state["learner"])
         streams.train.load_state_dict(state["train"])
         streams.valid.load_state_dict(state["valid"])
-        _set_rng(state["rng"][self.runtime.rank])
+        set_rng_state(state["rng"][self.runtime.rank])
         return int(state["step"])
 
     def due(self, step: int) -> bool:
@@ -60,15 +69,30 @@ class Checkpoints:
 
     def save(self, learner: Learner, streams: Streams, step: int, *, last: bool) -> None:
         """Write the state after `step` steps, if one is due."""
-        if not self.due(step) and not last:
-            return
-        rng = self.runtime.gather(_rng())
+        if self.due(step) or last:
+            self._write(self.path, learner, streams, step)
+
+    def keep(self, learner: Learner, streams: Streams, step: int, epoch: int, *, reach: int) -> None:
+        """Keep the state of an epoch's end to go back to; those more than `reach` epochs old go."""
+        self._write(self._kept(epoch), learner, streams, step)
+        if self.runtime.leads:
+            for path in self._kept(epoch).parent.glob("epoch_*.pt"):
+                if int(path.stem.removeprefix("epoch_")) < epoch - reach:
+                    path.unlink()
+
+    def _kept(self, epoch: int) -> Path:
+        return self.path.parent / "checkpoints" / f"epoch_{epoch:03d}.pt"
+
+    def _write(self, path: Path, learner: Learner, streams: Streams, step: int) -> None:
+        rng = self.runtime.gather(rng_state())
         if self.runtime.leads:
             state = {
                 "format": FORMAT,
                 "version": VERSION,
                 "recipe": self.recipe,
                 "step": step,
+                "stage": self.stage,
+                "rows": self.rows,
                 "learner": learner.state_dict(),
                 "train": streams.train.state_dict(),
                 "valid": streams.valid.state_dict(),
@@ -76,7 +100,7 @@ class Checkpoints:
             }
             buffer = io.BytesIO()
             torch.save(state, buffer)
-            files.write(self.path, buffer.getbuffer())
+            files.write(path, buffer.getbuffer())
         self.runtime.wait()
 
 
@@ -100,22 +124,3 @@ def read(path: Path, *, stage: str | None = None) -> dict[str, Any]:
 
 def _stage(recipe: str) -> str:
     return "search" if "search" in json.loads(recipe) else "train"
-
-
-def _rng() -> dict[str, Any]:
-    name, keys, *rest = cast(tuple[Any, ...], np.random.get_state(legacy=True))
-    state: dict[str, Any] = {
-        "torch": torch.get_rng_state(),
-        "python": random.getstate(),
-        "numpy": (name, torch.from_numpy(keys.astype("int64")), *rest),
-    }
-    return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
-
-
-def _set_rng(state: Mapping[str, Any]) -> None:
-    torch.set_rng_state(state["torch"].cpu())
-    random.setstate(state["python"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.cpu().numpy().astype("uint32"), *rest))
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"].cpu())

@@ -19,11 +19,12 @@ from nas_apps.core import files
 from nas_apps.core.errors import UserError, unknown
 from nas_apps.core.parts.schedule import Unrolled
 from nas_apps.core.phase import Phase
+from nas_apps.core.refusals import refuse_search, search_space
 from nas_apps.core.settings import convert, from_plain, hints_of, known, mapping, to_plain
 from nas_apps.core.task import Task
 from nas_apps.core.variants import VARIANTS, Variant
 
-PARTS = ("relax", "edges", "wiring", "schedule", "derive")
+PARTS = ("relax", "edges", "wiring", "perturb", "schedule", "stop", "derive")
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,9 @@ def build(data: Mapping[str, Any]) -> Recipe:
     task_type, task_name, settings = find_task(data.get("task"))
     task = from_plain(task_type, settings, "task", name=task_name)
     name, variant = _variant(data.get("variant", "darts"))
-    phases = {phase: _phase(task_type, phase, mapping(data.get(phase, {}), phase)) for phase in ("search", "train")}
+    nodes = {phase: dict(mapping(data.get(phase, {}), phase)) for phase in ("search", "train")}
+    nodes["search"]["logits"] = {**variant.logits, **mapping(nodes["search"].get("logits", {}), "search.logits")}
+    phases = {phase: _phase(task_type, phase, node) for phase, node in nodes.items()}
     hints = hints_of(Recipe)
     rest = {key: convert(hints[key], data[key], key) for key in ("seed", "device", "precision") if key in data}
     if isinstance(variant.schedule, Unrolled) and variant.schedule.exact and not task.twice_differentiable:
@@ -93,10 +96,16 @@ def build(data: Mapping[str, Any]) -> Recipe:
             "allowed: variant.schedule.exact=false (the paper's difference)"
         )
     if phases["search"].drop_path:
-        raise UserError("search.drop_path: paths are dropped in the final training alone; allowed: train.drop_path")
+        raise UserError(
+            "search.drop_path: is of the final training alone; allowed: train.drop_path, variant.wiring.drop"
+        )
+    if phases["train"].eigenvalue_every:
+        raise UserError("train.eigenvalue_every: a final training has no logits; allowed: search.eigenvalue_every")
     for phase, asked in (("search", variant.schedule.searches), ("train", True)):
         if asked and phases[phase].epochs < 1:
             raise UserError(f"{phase}.epochs: got {phases[phase].epochs}; allowed: 1 and more")
+    search_space(task, variant)
+    refuse_search(variant, phases["search"])
     if not variant.schedule.searches:
         phases["search"] = dataclasses.replace(phases["search"], epochs=0)
     return Recipe(task, name, variant, phases["search"], phases["train"], **rest)
@@ -124,15 +133,16 @@ def task_name(task: Task) -> str:
 def _variant(node: Any) -> tuple[str, Variant]:
     settings = dict(node) if isinstance(node, Mapping) else {"name": node}
     name = known("variant", settings.pop("name", "darts"), VARIANTS)
-    row = to_plain(VARIANTS[name])
-    cite = row.pop("cite")
-    if settings.pop("cite", cite) != cite:
-        raise UserError(f"variant.cite: goes with the name {name!r}; allowed: nothing, or {', '.join(cite)}")
+    row, fixed = to_plain(VARIANTS[name]), {key: getattr(VARIANTS[name], key) for key in ("cite", "logits")}
+    for key in fixed:
+        kept = row.pop(key)
+        if settings.pop(key, kept) != kept:
+            raise UserError(f"variant.{key}: goes with the name {name!r}; allowed: nothing, or {kept}")
     for key, given in settings.items():
         if key not in row:
             raise unknown(f"variant ({name})", key, ["name", *row])
         row[key] = _merged(row[key], {"name": given} if isinstance(given, str) else given)
-    return name, from_plain(Variant, row, "variant", name=name, fixed={"cite": VARIANTS[name].cite})
+    return name, from_plain(Variant, row, "variant", name=name, fixed=fixed)
 
 
 def _merged(base: Any, given: Any) -> Any:

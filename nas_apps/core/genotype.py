@@ -47,6 +47,8 @@ class Genotype:
                         raise UserError(f"{where}: {name}[{index}]: no option {option!r} in {options[index]}")
                 if len(set(row)) < len(row):
                     raise UserError(f"{where}: {name}[{index}]: keeps an option twice: {', '.join(row)}")
+                if space[name].keep not in (None, len(row)):
+                    raise UserError(f"{where}: {name}[{index}]: keeps {len(row)}; allowed: {space[name].keep} options")
         return self
 
     def to_json(self) -> str:

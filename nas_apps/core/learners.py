@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nas_apps.core.arch import Arch
 from nas_apps.core.cell import Fixed, Mixed
 from nas_apps.core.config import Recipe
 from nas_apps.core.errors import UserError
+from nas_apps.core.extras import Extras
 from nas_apps.core.genotype import Genotype
 from nas_apps.core.hypergrad import refuse_optimizer
 from nas_apps.core.learner import Learner
+from nas_apps.core.parts.drop import DropPath
 from nas_apps.core.parts.schedule import Unrolled
-from nas_apps.core.parts.wiring import DropPath, Full, Wiring
+from nas_apps.core.parts.wiring import Full, Wiring
 from nas_apps.core.phase import Phase
 from nas_apps.core.progress import Ramp
+from nas_apps.core.refusals import search_space
 from nas_apps.core.runtime import Runtime
 from nas_apps.core.seeds import mix, seed_process
+from nas_apps.core.space import Space
 from nas_apps.core.task import Streams
 
 
-def search_learner(recipe: Recipe, runtime: Runtime) -> tuple[Learner, Streams]:
-    """What a search starts with: a super-net, its logits, and its batches."""
-    variant, phase = recipe.variant, recipe.search
-    space = recipe.task.choices(edges=variant.edges is not None)
-    arch = Arch(space, variant.relaxations, init_std=phase.logits.init_std, seed=recipe.seed).to(runtime.device)
-    seed_process(mix(recipe.seed, 0))
+def search_learner(
+    recipe: Recipe, runtime: Runtime, *, space: Space | None = None, stage: int = 0, rates: int | None = None
+) -> tuple[Learner, Streams]:
+    """What a search, or a later stage of it in a narrower space, starts with: a super-net, its logits, its batches.
+
+    Args:
+        rates: the epochs over which learning rates run, where these are not the phase's.
+    """
+    variant, phase, seed = recipe.variant, recipe.search, mix(recipe.seed, 5, stage) if stage else recipe.seed
+    space = space or search_space(recipe.task, variant)
+    arch = Arch(space, variant.relaxations, init_std=phase.logits.init_std, seed=seed).to(runtime.device)
+    seed_process(mix(seed, 0))
     objective = recipe.task.build(Mixed(arch, variant.wiring), phase).to(runtime.device)
     _apart(recipe, runtime)
-    learner = Learner(objective, arch, recipe.task.optimisation(objective, phase), phase, runtime)
+    extras = Extras(variant.perturb, variant.penalties, variant.distill)
+    optimisation = recipe.task.optimisation(objective, replace(phase, epochs=rates or phase.epochs))
+    learner = Learner(objective, arch, optimisation, phase, runtime, extras)
     reason = refuse_optimizer(learner.optimizer) if isinstance(variant.schedule, Unrolled) else None
     if reason:
         raise UserError(f"variant.schedule: {reason}")
     halves = variant.schedule.bilevel
-    return learner, recipe.task.streams(objective, phase, runtime, seed=recipe.seed, halves=halves)
+    return learner, recipe.task.streams(objective, phase, runtime, seed=seed, halves=halves)
 
 
 def train_learner(recipe: Recipe, genotype: Genotype, runtime: Runtime) -> tuple[Learner, Streams]:
@@ -57,4 +71,4 @@ def _apart(recipe: Recipe, runtime: Runtime) -> None:
 
 def _wiring(phase: Phase) -> Wiring:
     rate = phase.drop_path
-    return DropPath(rate if isinstance(rate, Ramp) else Ramp(0.0, rate)) if rate else Full()
+    return Full(DropPath(rate if isinstance(rate, Ramp) else Ramp(0.0, rate)) if rate else None)

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from nas_apps.core.checkpoint import Checkpoints
 from nas_apps.core.learner import Learner
 from nas_apps.core.parts.schedule import Schedule
-from nas_apps.core.progress import Progress
+from nas_apps.core.parts.stop import Verdict
+from nas_apps.core.progress import Span
 from nas_apps.core.report import Report
 from nas_apps.core.task import Streams
+from nas_apps.core.watch import Watch
 
 
 def run(
@@ -20,26 +22,38 @@ def run(
     report: Report,
     checkpoints: Checkpoints,
     evaluate: Callable[[], Mapping[str, float]],
-) -> None:
-    """Take every step from the last checkpoint to the end of the phase.
+    watch: Watch | None = None,
+    span: Span | None = None,
+) -> tuple[int, Verdict | None]:
+    """Take every step from the last checkpoint to the end of the phase; the steps taken, and what ended it early.
 
     Args:
         schedule: one step.
         evaluate: figures at the end of an epoch.
+        watch: what looks at a search, and may end it or send it back.
+        span: the epochs to take; all of the phase when not given.
     """
     phase = learner.phase
     epoch_steps = phase.epoch_steps or streams.epoch
-    steps = phase.epochs * epoch_steps
-    start = checkpoints.restore(learner, streams)
-    report.begin(start, steps)
-    for step in range(start, steps):
-        epoch, done = step // epoch_steps, step + 1
-        learner.begin(Progress(epoch, phase.epochs))
+    span = span or Span(0, phase.epochs)
+    steps = span.last * epoch_steps
+    done = checkpoints.restore(learner, streams) or span.first * epoch_steps
+    report.begin(done, steps)
+    verdict = watch.verdict() if watch else None
+    while done < steps and verdict is None:
+        epoch, done = done // epoch_steps, done + 1
+        learner.begin(span.at(epoch), span.rates(epoch))
         report.step(done, epoch, schedule(learner, streams))
-        if done % epoch_steps == 0 or checkpoints.due(done) or done == steps:
+        ends = done % epoch_steps == 0
+        if ends or checkpoints.due(done):
             learner.settle()
-        if done % epoch_steps == 0:
-            due = (epoch + 1) % phase.evaluate_every == 0 or done == steps
-            report.epoch(done, epoch, learner.arch, evaluate() if due else {})
-        checkpoints.save(learner, streams, done, last=done == steps)
+        if ends:
+            figures = watch.figures() if watch else {}
+            if (epoch + 1) % phase.evaluate_every == 0 or done == steps:
+                figures |= {f"evaluation/{name}": value for name, value in evaluate().items()}
+            report.epoch(done, epoch, learner.arch, figures)
+            if watch:
+                done, verdict = watch.judge(checkpoints, done)
+        checkpoints.save(learner, streams, done, last=done == steps or verdict is not None)
     report.end()
+    return done, verdict

@@ -51,6 +51,9 @@ class Phase:
     """Steps from one logged line to the next."""
     evaluate_every: int = 1
     """Epochs from one evaluation to the next; the last epoch is always evaluated."""
+    eigenvalue_every: int | None = None
+    """Epochs from one dominant eigenvalue of the validation loss in the logits to the next; none when not given. Only
+    in a search."""
     checkpoint_steps: int | None = None
     """Steps from one checkpoint to the next; an epoch when not given."""
     logits: Logits = Logits()
@@ -58,5 +61,14 @@ class Phase:
     def __post_init__(self) -> None:
         bounded(self, NOT_NEGATIVE, "epochs")
         bounded(self, POSITIVE, "clip")
-        bounded(self, COUNT, "epoch_steps", "batch_size", "log_steps", "evaluate_every", "checkpoint_steps")
+        bounded(
+            self,
+            COUNT,
+            "epoch_steps",
+            "batch_size",
+            "log_steps",
+            "evaluate_every",
+            "eigenvalue_every",
+            "checkpoint_steps",
+        )
         bounded(self, BELOW_ONE, "drop_path")

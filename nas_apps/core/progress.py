@@ -27,6 +27,28 @@ class Progress:
         return self.epoch / max(self.epochs - 1, 1)
 
 
+@dataclass(frozen=True)
+class Span:
+    """Epochs `first` to `last` - 1 of a run, in which progress is counted anew; `whole`: the epochs over which learning
+    rates run all the same, where they do not begin anew too.
+
+    >>> Span(25, 50).at(30), Span(25, 50, whole=50).rates(30)
+    (Progress(epoch=5, epochs=25), Progress(epoch=30, epochs=50))
+    """
+
+    first: int
+    last: int
+    whole: int | None = None
+
+    def at(self, epoch: int) -> Progress:
+        """Where epoch `epoch` of the run stands in the span."""
+        return Progress(epoch - self.first, self.last - self.first)
+
+    def rates(self, epoch: int) -> Progress:
+        """Where it stands for learning rates."""
+        return self.at(epoch) if self.whole is None else Progress(epoch, self.whole)
+
+
 DONE = Progress(1, 1)
 """The end of a run: `float(DONE)` is 1."""
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -14,11 +12,13 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from nas_apps.core import files
+from nas_apps.core import logs
 from nas_apps.core.arch import Arch
+from nas_apps.core.diagnosis import read_history
 from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
 from nas_apps.core.runtime import Runtime
+from nas_apps.core.space import Space, spread
 
 
 class Report:
@@ -30,24 +30,35 @@ class Report:
     Args:
         derive: the genotype at this moment, for a search.
         log_steps: steps from one logged line to the next.
+        space: that of the weights that are logged, where the search goes on in a narrower one.
     """
 
     def __init__(
-        self, folder: Path, runtime: Runtime, *, log_steps: int, derive: Callable[[], Genotype] | None, goal: str
+        self,
+        folder: Path,
+        runtime: Runtime,
+        *,
+        log_steps: int,
+        derive: Callable[[], Genotype] | None,
+        goal: str,
+        space: Space | None = None,
     ) -> None:
         self.folder, self.runtime, self.log_steps, self.derive, self.goal = folder, runtime, log_steps, derive, goal
+        self.space = space
         self._bar: tqdm[Any] | None = None
         self._board: Any = None
         self._since = time.monotonic()
         self._shown: dict[str, str] = {}
+        self.history: list[dict[str, Any]] = []
+        """What a stop rule looks at, on the rank that writes."""
 
     def begin(self, start: int, steps: int) -> None:
         """Take up the log after `start` steps of `steps`."""
-        self._since = time.monotonic()
+        self._since, self._steps = time.monotonic(), steps
         if not self.runtime.leads:
             return
-        for name in ("metrics.jsonl", "choices.jsonl", "timing.jsonl"):
-            _cut(self.folder / name, start)
+        logs.cut(self.folder, start)
+        self.history = read_history(self.folder, start)
         if start < steps:
             from nas_apps.core.board import Board  # slow to import, and only a run needs it
 
@@ -85,16 +96,23 @@ class Report:
         if not self.runtime.leads:
             return
         if figures:
-            self._line(done, epoch, {f"evaluation/{name}": value for name, value in figures.items()})
+            self._line(done, epoch, figures)
         if self.derive is not None:
-            weights = {name: table.tolist() for name, table in arch.expected().weights.items()}
-            line = {"step": done, "epoch": epoch, "weights": weights}
-            files.append_text(self.folder / "choices.jsonl", json.dumps(line) + "\n")
+            weights = spread(arch.expected().weights, arch.space, self.space or arch.space)
+            logs.add_line(self.folder / "choices.jsonl", done, {"epoch": epoch, "weights": weights})
             self.derive().save(self.folder / "genotypes" / f"epoch_{epoch:03d}.json")
+            self.history.append({"step": done, "epoch": epoch, "weights": weights, **figures})
         now = time.monotonic()
-        line = {"step": done, "epoch": epoch, "seconds": round(now - self._since, 3)}
-        files.append_text(self.folder / "timing.jsonl", json.dumps(line) + "\n")
+        logs.add_line(self.folder / "timing.jsonl", done, {"epoch": epoch, "seconds": round(now - self._since, 3)})
         self._since = now
+
+    def go_back(self, step: int, epoch: int) -> None:
+        """Take up the log after `step` again; of what came after it, the time it took is kept."""
+        self.end()
+        lost = logs.seconds(self.folder, after=step) if self.runtime.leads else 0.0
+        self.begin(step, self._steps)
+        if self.runtime.leads:
+            logs.add_line(self.folder / "timing.jsonl", step, {"epoch": epoch, "seconds": round(lost, 3)})
 
     def end(self) -> None:
         """Close what is open, once or twice."""
@@ -104,7 +122,7 @@ class Report:
     def _line(self, done: int, epoch: int, values: Mapping[str, float]) -> None:
         if not self.runtime.leads:
             return
-        files.append_text(self.folder / "metrics.jsonl", json.dumps({"step": done, "epoch": epoch, **values}) + "\n")
+        logs.add_line(self.folder / "metrics.jsonl", done, {"epoch": epoch, **values})
         for name, value in values.items():
             self._board.add(name, value, done)
         self._shown |= {
@@ -114,33 +132,3 @@ class Report:
         }
         if self._bar is not None:
             self._bar.set_postfix(self._shown, refresh=False)
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; one that was torn by a kill is left out."""
-    lines = []
-    for text in path.read_text().splitlines() if path.exists() else ():
-        with suppress(json.JSONDecodeError):
-            line = json.loads(text)
-            lines += [line] if isinstance(line, dict) and "step" in line else []
-    return lines
-
-
-def last_figures(folder: Path) -> dict[str, float]:
-    """The figures of a stage's last evaluation."""
-    lines = [
-        {k.removeprefix("evaluation/"): v for k, v in line.items() if k.startswith("evaluation/")}
-        for line in read_lines(folder / "metrics.jsonl")
-    ]
-    return next((line for line in reversed(lines) if line), {})
-
-
-def seconds(folder: Path) -> float:
-    """The time a stage took, over all its processes; what a kill threw away is not in it."""
-    return float(sum(line["seconds"] for line in read_lines(folder / "timing.jsonl")))
-
-
-def _cut(path: Path, step: int) -> None:
-    if path.exists():
-        kept = [json.dumps(line) for line in read_lines(path) if line["step"] <= step]
-        files.write_text(path, "".join(line + "\n" for line in kept))

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from nas_apps.core import checkpoint, files
+from nas_apps.core import checkpoint, files, logs
 from nas_apps.core.arch import Arch, Draw, one_hot
 from nas_apps.core.checkpoint import Checkpoints
 from nas_apps.core.config import Recipe, task_name
+from nas_apps.core.diagnosis import collapsed, read_history
 from nas_apps.core.drawing.picture import cell_svg
 from nas_apps.core.errors import UserError
 from nas_apps.core.folder import check, claim, device_name, hold, read_recipe, relevant, versions
@@ -24,11 +25,16 @@ from nas_apps.core.learner import Learner
 from nas_apps.core.learners import search_learner, train_learner
 from nas_apps.core.loop import run
 from nas_apps.core.parts.schedule import WeightsOnly
+from nas_apps.core.parts.stop import Verdict
 from nas_apps.core.phase import Phase
-from nas_apps.core.report import Report, last_figures, seconds
+from nas_apps.core.refusals import search_space
+from nas_apps.core.report import Report
 from nas_apps.core.runtime import Runtime, start
 from nas_apps.core.seeds import mix
+from nas_apps.core.space import Space
+from nas_apps.core.stages import Part, hand_over, narrow, parts_of, rows_of, with_rows
 from nas_apps.core.task import Streams
+from nas_apps.core.watch import Watch, adaptive, ask
 
 SAMPLE = 2  # the use of draws that are only looked at
 
@@ -43,30 +49,73 @@ def search(recipe: Recipe, folder: str | Path, *, resume: bool = False, command:
     folder = Path(folder)
     with start(recipe.device, recipe.precision) as runtime, ExitStack() as held:
         check(folder, recipe, "search", runtime, resume=resume)
-        learner, streams = search_learner(recipe, runtime)
-        space = learner.arch.space
-
-        def genotype() -> Genotype:
-            return _derive(recipe, learner.arch)
-
-        def evaluate() -> dict[str, float]:
-            arch, progress = learner.arch, learner.progress
-            sampled = recipe.variant.relax.sparse
-            draws = {
-                "": arch.draw(progress, cycle=progress.epoch, use=SAMPLE) if sampled else arch.expected(progress),
-                "_one_hot": one_hot(space, genotype(), like=learner.logits[0]),
-            }
-            return _evaluate(recipe, learner, recipe.search, draws)
-
+        space = search_space(recipe.task, recipe.variant)
         held.enter_context(hold(folder, runtime))
         if runtime.leads:
             claim(folder, recipe, space)
-        figures = _run(folder, recipe, learner, streams, evaluate, genotype)
-        found = _signed(genotype(), recipe, int(figures["step"]))
+        learner, steps, verdict = _stages(folder, recipe, runtime, space)
+        ours = _found(folder, recipe, _derive(recipe, learner.arch), steps, verdict) if runtime.leads else None
+        found: Genotype = runtime.gather(ours)[0]
         if runtime.leads:
-            _leave(folder, recipe, found, runtime, stage="search", figures=figures, command=command)
+            for about, message in collapsed(space, found).items():
+                logs.warn(folder, steps, about, message)
+            _leave(folder, recipe, found, runtime, stage="search", steps=steps, verdict=verdict, command=command)
         runtime.wait()
         return found
+
+
+def _stages(folder: Path, recipe: Recipe, runtime: Runtime, whole: Space) -> tuple[Learner, int, Verdict | None]:
+    """Run the stages of a search, those that are over left out; the last learner, its steps, and what ended it."""
+    parts, (first, space) = parts_of(recipe), _stage(folder, whole)
+    before: Learner | None = None
+    for part in parts[first:]:
+        if before is not None:
+            space = narrow(before.arch, part.stage.keep)
+        learner, streams = search_learner(part.recipe, runtime, space=space, stage=part.index, rates=part.span.whole)
+        if before is not None and part.stage.inherit:
+            hand_over(before, learner)
+        steps, verdict = _search(folder, recipe, learner, streams, part, whole)
+        before = learner
+    return learner, steps, verdict
+
+
+def _stage(folder: Path, whole: Space) -> tuple[int, Space]:
+    """The stage that a search is in, and its space."""
+    if not (folder / "checkpoint.pt").exists():
+        return 0, whole
+    state = checkpoint.read(folder / "checkpoint.pt", stage="search")
+    return state["stage"], with_rows(whole, state["rows"])
+
+
+def _search(
+    folder: Path, recipe: Recipe, learner: Learner, streams: Streams, part: Part, whole: Space
+) -> tuple[int, Verdict | None]:
+    arch = learner.arch
+
+    def genotype() -> Genotype:
+        return _derive(recipe, arch)
+
+    def evaluate() -> dict[str, float]:
+        progress = learner.progress
+        noisy = any(relax.noisy for relax in recipe.variant.relaxations.values())
+        draws = {
+            "": arch.draw(progress, cycle=progress.epoch, use=SAMPLE) if noisy else arch.expected(progress),
+            "_one_hot": one_hot(arch.space, genotype(), like=learner.logits[0]),
+        }
+        return _evaluate(recipe, learner, recipe.search, draws)
+
+    report = _report(folder, recipe, learner, derive=genotype, space=whole)
+    exact, first = recipe.task.twice_differentiable, part.span.first
+    watch = Watch(recipe.variant.stop, learner, streams, report, derive=genotype, exact=exact, first_epoch=first)
+    checkpoints = _checkpoints(folder, recipe, learner, streams, stage=part.index, rows=rows_of(arch.space))
+    schedule = recipe.variant.schedule
+    try:
+        return run(
+            learner, schedule, streams, report=report, checkpoints=checkpoints, evaluate=evaluate, watch=watch,
+            span=part.span,
+        )  # fmt: skip
+    finally:
+        report.end()
 
 
 def train(
@@ -88,10 +137,14 @@ def train(
         if runtime.leads:
             claim(folder, recipe, space)
             genotype.save(folder / "genotype.json")
-        figures = _run(folder, recipe, learner, streams, evaluate, None)
+        report, checkpoints = _report(folder, recipe, learner), _checkpoints(folder, recipe, learner, streams)
+        try:
+            steps, _ = run(learner, WeightsOnly(), streams, report=report, checkpoints=checkpoints, evaluate=evaluate)
+        finally:
+            report.end()
         if runtime.leads:
             recipe.task.export(learner.evaluated, genotype, recipe.train, folder)
-            _leave(folder, recipe, genotype, runtime, stage="train", figures=figures, command=command)
+            _leave(folder, recipe, genotype, runtime, stage="train", steps=steps, command=command)
         runtime.wait()
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     return summary
@@ -101,15 +154,16 @@ def derive(folder: str | Path) -> Genotype:
     """The genotype of a search as it stands, finished or not, from its checkpoint."""
     folder = Path(folder)
     recipe = read_recipe(folder)
-    arch = Arch(
-        recipe.task.choices(edges=recipe.variant.edges is not None), recipe.variant.relaxations, seed=recipe.seed
-    )
-    steps = 0
+    _, space = _stage(folder, search_space(recipe.task, recipe.variant))
+    arch = Arch(space, recipe.variant.relaxations, seed=recipe.seed)
+    steps, stop, verdict = 0, recipe.variant.stop, None
     if recipe.search.epochs:
         state = checkpoint.read(folder / "checkpoint.pt", stage="search")
         arch.load_state_dict(state["learner"]["arch"])
         steps = int(state["step"])
-    return _signed(_derive(recipe, arch), recipe, steps)
+        if not adaptive(stop):
+            verdict = ask(stop, read_history(folder, steps), arch.space, recipe.search.epochs)
+    return _found(folder, recipe, _derive(recipe, arch), steps, verdict)
 
 
 def evaluate(folder: str | Path) -> dict[str, float]:
@@ -143,28 +197,23 @@ def find_genotype(name: str, recipe: Recipe) -> Genotype:
     return genotype.validate(recipe.task.choices(edges=False), name)
 
 
-def _run(
+def _report(
     folder: Path,
     recipe: Recipe,
     learner: Learner,
-    streams: Streams,
-    evaluate: Callable[[], dict[str, float]],
-    genotype: Callable[[], Genotype] | None,
-) -> dict[str, float]:
-    """Run a phase to its end; the figures of its last evaluation, and the steps it took."""
+    *,
+    derive: Callable[[], Genotype] | None = None,
+    space: Space | None = None,
+) -> Report:
+    steps, goal = learner.phase.log_steps, recipe.task.goal[0]
+    return Report(folder, learner.runtime, log_steps=steps, derive=derive, goal=goal, space=space)
+
+
+def _checkpoints(folder: Path, recipe: Recipe, learner: Learner, streams: Streams, **stage: Any) -> Checkpoints:
     phase = learner.phase
-    epoch_steps = phase.epoch_steps or streams.epoch
-    report = Report(folder, learner.runtime, log_steps=phase.log_steps, derive=genotype, goal=recipe.task.goal[0])
+    every = phase.checkpoint_steps or phase.epoch_steps or streams.epoch
     identity = json.dumps(relevant(recipe, phase.name), sort_keys=True)
-    checkpoints = Checkpoints(
-        folder / "checkpoint.pt", identity, phase.checkpoint_steps or epoch_steps, learner.runtime
-    )
-    schedule = recipe.variant.schedule if phase.name == "search" else WeightsOnly()
-    try:
-        run(learner, schedule, streams, report=report, checkpoints=checkpoints, evaluate=evaluate)
-    finally:
-        report.end()
-    return {**last_figures(folder), "step": phase.epochs * epoch_steps}
+    return Checkpoints(folder / "checkpoint.pt", identity, every, learner.runtime, **stage)
 
 
 def _evaluate(recipe: Recipe, learner: Learner, phase: Phase, draws: Mapping[str, Draw]) -> dict[str, float]:
@@ -183,10 +232,14 @@ def _derive(recipe: Recipe, arch: Arch) -> Genotype:
     return recipe.variant.derive(arch.space, weights, rng).validate(arch.space)
 
 
-def _signed(genotype: Genotype, recipe: Recipe, steps: int) -> Genotype:
-    """The genotype, saying where it comes from."""
+def _found(folder: Path, recipe: Recipe, now: Genotype, steps: int, verdict: Verdict | None) -> Genotype:
+    """The genotype that a search ends with, saying where it comes from: that of now, or of the epoch of a verdict."""
     origin = {"task": task_name(recipe.task), "variant": recipe.variant_name, "seed": recipe.seed, "steps": steps}
-    return Genotype(genotype.kept, origin)
+    if verdict is not None:
+        now = Genotype.load(folder / "genotypes" / f"epoch_{verdict.epoch:03d}.json")
+        lines = read_history(folder, steps)
+        origin |= {"epoch": verdict.epoch, "steps": next(e["step"] for e in lines if e["epoch"] == verdict.epoch)}
+    return Genotype(now.kept, origin)
 
 
 def _same_genotype(folder: Path, genotype: Genotype) -> None:
@@ -202,7 +255,8 @@ def _leave(
     runtime: Runtime,
     *,
     stage: str,
-    figures: Mapping[str, float],
+    steps: int,
+    verdict: Verdict | None = None,
     command: str | None,
 ) -> None:
     phase = recipe.search if stage == "search" else recipe.train
@@ -215,10 +269,12 @@ def _leave(
         "variant": str(genotype.meta.get("variant", "given")),
         "seed": recipe.seed,
         "genotype": genotype.kept,
-        "metrics": {name: value for name, value in figures.items() if name != "step"},
+        "metrics": logs.last_figures(folder, genotype.meta["steps"] if verdict else steps),
         "costs": recipe.task.describe(genotype, phase),
-        "steps": figures["step"],
-        "seconds": {stage: seconds(folder)},
+        "steps": steps,
+        "stopped": verdict and verdict._asdict(),
+        "warnings": logs.warnings(folder),
+        "seconds": {stage: logs.seconds(folder)},
         "device": device_name(runtime.device),
         "versions": versions(),
         "command": os.environ.get("NAS_APPS_COMMAND") or command or default,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,3 +29,34 @@ def seed_process(seed: int) -> None:
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.set_state(np.random.RandomState(seed % 2**32).get_state())
+
+
+def rng_state() -> dict[str, Any]:
+    """The state of the generators that `seed_process` seeds, and of the current CUDA device's."""
+    name, keys, *rest = cast(tuple[Any, ...], np.random.get_state(legacy=True))
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(keys.astype("int64")), *rest),
+    }
+    return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+def set_rng_state(state: Mapping[str, Any]) -> None:
+    """Put the generators back to where `rng_state` was."""
+    torch.set_rng_state(state["torch"].cpu())
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype("uint32"), *rest))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"].cpu())
+
+
+@contextmanager
+def keep_rng() -> Iterator[None]:
+    """Whatever is drawn inside, the generators are afterwards where they were."""
+    state = rng_state()
+    try:
+        yield
+    finally:
+        set_rng_state(state)

@@ -12,11 +12,24 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from nas_apps.core.errors import UserError, unknown
 from nas_apps.core.parts.derive import RULES, Rule
+from nas_apps.core.parts.drop import DROPS, Drop
+from nas_apps.core.parts.penalty import PENALTIES, Penalty
+from nas_apps.core.parts.perturb import PERTURBATIONS, Perturbation
 from nas_apps.core.parts.relax import RELAXATIONS, Relaxation
 from nas_apps.core.parts.schedule import SCHEDULES, Schedule
+from nas_apps.core.parts.stop import STOPS, StopRule
 from nas_apps.core.parts.wiring import WIRINGS, Wiring
 
-TABLES: dict[Any, Mapping[str, type]] = {Relaxation: RELAXATIONS, Wiring: WIRINGS, Schedule: SCHEDULES, Rule: RULES}
+TABLES: dict[Any, Mapping[str, type]] = {
+    Relaxation: RELAXATIONS,
+    Wiring: WIRINGS,
+    Drop: DROPS,
+    Perturbation: PERTURBATIONS,
+    Penalty: PENALTIES,
+    Schedule: SCHEDULES,
+    StopRule: STOPS,
+    Rule: RULES,
+}
 
 _CHECKS = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
 _WORDS = {int: "an integer", float: "a finite number", bool: "true or false", str: "text", type(None): "null"}
@@ -52,6 +65,11 @@ def convert(hint: Any, value: Any, path: str) -> Any:
     kinds = _kinds(hint)
     if value is None and type(None) in kinds:
         return None
+    items = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else None
+    if items in TABLES or dataclasses.is_dataclass(items):
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{path}: got {value!r}; allowed: {in_words(hint)}")
+        return tuple(convert(items, item, f"{path}[{index}]") for index, item in enumerate(value))
     for kind in kinds:
         if kind in TABLES:
             return _part(TABLES[kind], value, path, ["null"] if type(None) in kinds else [])

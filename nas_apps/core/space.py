@@ -6,8 +6,11 @@ are the rows of the choice of the cell's operations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+from torch import Tensor
 
 NONE = "none"
 """The option that stands for "nothing here": it computes zero, and no operation is run for it."""
@@ -51,8 +54,9 @@ class Dag:
 class Choice:
     """A table of decisions: `rows[i]` are the options of decision i. Rows may differ in options, not in their number.
 
-    `kind` says what is decided ("op", "edge", ...): a relaxation is chosen for each kind. `dag` is there when the rows
-    are the edges of a cell.
+    `kind` says what is decided ("op", "edge", "parent", ...): a relaxation is chosen for each kind. `dag` is there when
+    the rows are the edges of a cell. `keep` is how many options of each row a genotype keeps, where the space says so:
+    a choice of the kind "parent" has one row, of the states that one node may be computed from, and keeps `keep`.
 
     >>> Choice.uniform(("skip_connect", "conv"), rows=3).shape
     (3, 2)
@@ -61,6 +65,7 @@ class Choice:
     rows: tuple[tuple[str, ...], ...]
     kind: str = "op"
     dag: Dag | None = None
+    keep: int | None = None
 
     def __post_init__(self) -> None:
         if not self.rows or not self.rows[0]:
@@ -70,6 +75,8 @@ class Choice:
         for index, row in enumerate(self.rows):
             if len(set(row)) < len(row):
                 raise ValueError(f"row {index} names an option twice: {row}")
+        if self.keep is not None and not 1 <= self.keep <= len(self.rows[0]):
+            raise ValueError(f"keep: 1 to {len(self.rows[0])}, the options of a row, got {self.keep}")
 
     @classmethod
     def uniform(cls, options: tuple[str, ...], rows: int, kind: str = "op") -> Choice:
@@ -85,19 +92,53 @@ class Choice:
 Space = Mapping[str, Choice]
 
 
-def cell_choices(name: str, dag: Dag, rows: tuple[tuple[str, ...], ...], *, edges: bool = False) -> dict[str, Choice]:
+def cell_choices(name: str, dag: Dag, rows: tuple[tuple[str, ...], ...], *, edges: int = 0) -> dict[str, Choice]:
     """The decisions of a cell called `name`, with `rows[e]` the options of edge e.
 
-    `<name>.op` has a row an edge; with `edges`, each node gets a table of one row, `<name>.edge.<target>`, whose
-    options are the states it may be computed from.
+    `<name>.op` has a row an edge. With `edges` of 1, each node gets a table of one row, `<name>.edge.<target>`, whose
+    options are the states it may be computed from ("0", "1", ...); of 2, the pairs of them ("0+1", ...).
     """
     if len(rows) != len(dag.edges()):
         raise ValueError(f"{name}: {len(rows)} rows for {len(dag.edges())} edges")
     table = {op_choice(name): Choice(rows, dag=dag)}
     if edges:
-        sources = {target: tuple(map(str, range(target))) for target in dag.targets()}
+        sources = {
+            target: tuple("+".join(map(str, group)) for group in combinations(range(target), min(edges, target)))
+            for target in dag.targets()
+        }
         table |= {edge_choice(name, target): Choice((row,), "edge") for target, row in sources.items()}
     return table
+
+
+def states(option: str) -> tuple[int, ...]:
+    """The states that an option of a choice of edges holds.
+
+    >>> states("0+2")
+    (0, 2)
+    """
+    return tuple(map(int, option.split("+")))
+
+
+def narrowed(space: Space, keep: Callable[[str, int, tuple[str, ...]], tuple[str, ...]]) -> dict[str, Choice]:
+    """The space in which row r of the choice `name` has the options `keep(name, r, options)`; of kind "op" alone."""
+    return {
+        name: replace(c, rows=tuple(keep(name, r, row) for r, row in enumerate(c.rows))) if c.kind == "op" else c
+        for name, c in space.items()
+    }
+
+
+def spread(tables: Mapping[str, Tensor], space: Space, whole: Space) -> dict[str, list[list[float]]]:
+    """Weights of a narrowed space as lists over the options of the whole one: 0 for an option that is gone."""
+    found: dict[str, list[list[float]]] = {}
+    for name, choice in space.items():
+        rows = [dict(zip(o, w, strict=True)) for o, w in zip(choice.rows, tables[name].tolist(), strict=True)]
+        found[name] = [[row.get(o, 0.0) for o in o_all] for row, o_all in zip(rows, whole[name].rows, strict=True)]
+    return found
+
+
+def main_cell(space: Space) -> str | None:
+    """The choice of operations of the cell that a network is mostly made of: the first there is."""
+    return next((name for name, choice in space.items() if choice.dag is not None), None)
 
 
 def decided(space: Space) -> dict[str, Choice]:

@@ -35,16 +35,21 @@ def read_space(path: Path) -> Space:
 
 def _to_data(choice: Choice) -> dict[str, Any]:
     dag = None if choice.dag is None else [choice.dag.inputs, choice.dag.nodes, choice.dag.keep]
-    return {"rows": [list(row) for row in choice.rows], "kind": choice.kind, "dag": dag}
+    keep = {} if choice.keep is None else {"keep": choice.keep}
+    return {"rows": [list(row) for row in choice.rows], "kind": choice.kind, "dag": dag, **keep}
 
 
 def _from_data(entry: object, where: str) -> Choice:
-    form = '"rows": [[option, ...], ...], "kind": name, "dag": [inputs, nodes, keep] or null'
+    form = (
+        '"rows": [[option, ...], ...], "kind": name, "dag": [inputs, nodes, keep] or null, and perhaps "keep": number'
+    )
     wrong = UserError(f"{where}: a choice has {form}")
     if not isinstance(entry, dict):
         raise wrong
-    rows, kind, dag = entry.get("rows"), entry.get("kind", "op"), entry.get("dag")
+    rows, kind, dag, keep = entry.get("rows"), entry.get("kind", "op"), entry.get("dag"), entry.get("keep")
     if not isinstance(rows, list) or not isinstance(kind, str) or not (dag is None or _is_dag(dag)):
+        raise wrong
+    if type(keep) not in (int, type(None)):
         raise wrong
     if not all(isinstance(row, list) and all(isinstance(option, str) for option in row) for row in rows):
         raise wrong
@@ -52,7 +57,7 @@ def _from_data(entry: object, where: str) -> Choice:
     if topology is not None and len(rows) != len(topology.edges()):
         raise UserError(f"{where}: {len(rows)} rows for {len(topology.edges())} edges")
     try:
-        return Choice(tuple(tuple(row) for row in rows), kind, topology)
+        return Choice(tuple(tuple(row) for row in rows), kind, topology, keep)
     except ValueError as error:
         raise UserError(f"{where}: {error}") from None
 

@@ -41,6 +41,7 @@ def combine(folder: Path) -> Path:
     if "search" in parts:
         head["variant"] = parts["search"]["variant"]
     head["seconds"] = {name: part["seconds"][part["stage"]] for name, part in parts.items()}
+    head["warnings"] = [f"{name}: {text}" for name, part in parts.items() for text in part.get("warnings", ())]
     head["stage"], head["stages"] = "all", parts
     path = folder / "summary.json"
     if path.exists():

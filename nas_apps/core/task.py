@@ -82,7 +82,8 @@ class Task(Protocol):
     keys under `task` in a recipe."""
 
     network: ClassVar[type]
-    """The dataclass of a phase's network settings: the keys under `search.network` and `train.network`."""
+    """The dataclass of a phase's network settings: the keys under `search.network` and `train.network`. Its method
+    `deeper(times)`, if there is one, gives the settings of a network with as many times the cells."""
 
     weights: ClassVar[type]
     """The dataclass of a phase's optimiser settings: the keys under `search.weights` and `train.weights`."""
@@ -96,8 +97,8 @@ class Task(Protocol):
     twice_differentiable: ClassVar[bool]
     """Whether the loss has a second derivative (CTC's has not)."""
 
-    def choices(self, *, edges: bool) -> Space:
-        """What may be chosen; with `edges`, also which edges a node keeps."""
+    def choices(self, *, edges: int = 0) -> Space:
+        """What may be chosen; with `edges` of 1 or 2, also which edges a node keeps, one by one or in pairs."""
         ...
 
     def build(self, fill: Fill, phase: Phase) -> nn.Module:

@@ -4,20 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from nas_apps.core.parts.derive import Random, Rule, Strongest
-from nas_apps.core.parts.relax import GumbelOneHot, Relaxation, Sigmoid, Softmax
-from nas_apps.core.parts.schedule import FirstOrder, Joint, NoSearch, Schedule, Unrolled, WeightsOnly
-from nas_apps.core.parts.wiring import Full, Partial, Wiring
+from nas_apps.core.parts.derive import Random, Rule, Strongest, Threshold
+from nas_apps.core.parts.distill import Distill
+from nas_apps.core.parts.drop import DropBlock, SkipDropout
+from nas_apps.core.parts.penalty import BetaDecay, Penalty, ZeroOne
+from nas_apps.core.parts.perturb import Adversarial, MeanShift, Perturbation, RandomSmoothing
+from nas_apps.core.parts.relax import (
+    BinaryGate,
+    Dirichlet,
+    GumbelOneHot,
+    GumbelRanks,
+    GumbelSoftmax,
+    GumbelTopK,
+    Relaxation,
+    Sigmoid,
+    Softmax,
+)
+from nas_apps.core.parts.schedule import FirstOrder, Joint, NoSearch, Schedule, Unrolled
+from nas_apps.core.parts.stop import EigenvalueStop, Never, StopRule
+from nas_apps.core.parts.wiring import AuxSkip, Full, Partial, Wiring
+from nas_apps.core.refusals import refuse
+from nas_apps.core.stage import Stage
 
 
 @dataclass(frozen=True)
 class Variant:
     """A method: one part on each axis.
 
-    relax: how logits of operations become weights. edges: the same for the edges into a node, or None when an edge has
-    no weight of its own. wiring: how the candidates of an edge are run. schedule: who learns from which batch. derive:
-    which architecture the search ends with. cite: arXiv ids of what it is made of.
+    relax: how logits of operations become weights. edges: the same for the edges into a node, or None when an edge
+    has no weight of its own (and for the parents of a node, where a space decides those); edge_set: how many edges
+    an option of theirs holds, 2 where pairs are chosen. none: whether "none" is an option while searching, in cells
+    that cannot end with it. wiring: how the candidates of an edge are run. perturb: what the weights learn under
+    instead of the mixing weights. penalties: what is added to the logits' loss; distill: to the weights'. schedule:
+    who learns from which batch. stages: of a search that narrows its space as it goes on. stop: when it ends before its
+    last epoch. derive: which architecture it ends with.
+
+    logits: settings of `search.logits` that a recipe need not give. cite: arXiv ids of what it is made of.
 
     Raises:
         ValueError: for parts that mean nothing together, with the reason.
@@ -25,52 +49,144 @@ class Variant:
 
     relax: Relaxation = Softmax()
     edges: Relaxation | None = None
+    edge_set: Literal[1, 2] = 1
+    none: bool = True
     wiring: Wiring = Full()
+    perturb: Perturbation | None = None
+    penalties: tuple[Penalty, ...] = ()
+    distill: Distill | None = None
     schedule: Schedule = FirstOrder()
+    stages: tuple[Stage, ...] = ()
+    stop: StopRule = Never()
     derive: Rule = Strongest()
+    logits: Mapping[str, Any] = field(default_factory=dict, metadata={"fixed": True})
     cite: tuple[str, ...] = field(default=(), metadata={"fixed": True})
 
     def __post_init__(self) -> None:
-        if isinstance(self.edges, Sigmoid):
-            raise ValueError(
-                "edges: weights of edges are relative to one another within a node, which sigmoid's are not"
-            )
-        if isinstance(self.derive, Random) and self.schedule.searches:
-            raise ValueError("derive: 'random' ignores what is searched, so its schedule is 'no_search'")
-        if isinstance(self.schedule, NoSearch) and not isinstance(self.derive, Random):
-            raise ValueError("schedule: 'no_search' leaves the logits as they began; derive: 'random' goes with it")
-        if isinstance(self.schedule, WeightsOnly):
-            raise ValueError(
-                "schedule: 'weights_only' is that of the final training: it leaves the logits as they began"
-            )
-        if isinstance(self.schedule, Unrolled) and any(r.sparse for r in self.relaxations.values()):
-            raise ValueError(
-                "schedule: the look-ahead differentiates the training loss twice through one draw, and a sampled draw "
-                "leaves most operations out of it; use 'first_order' with sampled weights"
-            )
+        refuse(self)
 
     @property
     def relaxations(self) -> Mapping[str, Relaxation]:
-        """The relaxation of each kind of choice."""
-        return {"op": self.relax} if self.edges is None else {"op": self.relax, "edge": self.edges}
+        """The relaxation of each kind of choice. A node has several parents, so they are never sampled one by one:
+        where operations are, parents have the soft weights of the same draw, as in the code of arXiv:2001.10422."""
+        edges = {} if self.edges is None else {"edge": self.edges}
+        parents = self.edges or self.relax
+        if parents.sparse:
+            parents = GumbelSoftmax(getattr(parents, "temperature", 1.0))
+        return {"op": self.relax, "parent": parents if parents.simplex else Softmax(), **edges}
 
+
+_ADAM = {"betas": [0.0, 0.999], "weight_decay": 0.0}
+_TWICE = FirstOrder(samples=7, weight_gradients="sum")
 
 VARIANTS: dict[str, Variant] = {
     "darts": Variant(cite=("1806.09055",)),
     "darts_2nd": Variant(schedule=Unrolled(), cite=("1806.09055",)),
+    "darts_es": Variant(schedule=Unrolled(), stop=EigenvalueStop(), cite=("1909.09656", "1806.09055")),
+    "darts_ada": Variant(schedule=Unrolled(), stop=EigenvalueStop(adapt=3.0), cite=("1909.09656", "1806.09055")),
     "pc_darts": Variant(
-        edges=Softmax(), wiring=Partial(4), schedule=FirstOrder(warmup=0.3), cite=("1907.05737", "1806.09055")
+        edges=Softmax(),
+        wiring=Partial(4),
+        schedule=FirstOrder(warmup=0.3),
+        logits={"lr": 6e-4},
+        cite=("1907.05737", "1806.09055"),
     ),
-    "gdas": Variant(relax=GumbelOneHot(), schedule=FirstOrder(weights_first=True), cite=("1910.04465", "1806.09055")),
+    "sdarts_rs": Variant(none=False, perturb=RandomSmoothing(), cite=("2002.05283", "1806.09055")),
+    "sdarts_adv": Variant(none=False, perturb=Adversarial(), cite=("2002.05283", "1806.09055")),
+    "ms_darts": Variant(
+        perturb=MeanShift(), schedule=FirstOrder(warmup=0.125), cite=("2108.09996", "2002.05283", "1806.09055")
+    ),
     "single_darts": Variant(schedule=Joint(), cite=("2108.08128", "1806.09055")),
+    "gdas": Variant(relax=GumbelOneHot(), schedule=FirstOrder(weights_first=True), cite=("1910.04465", "1806.09055")),
+    "rome_v1": Variant(
+        relax=GumbelOneHot(),
+        edges=GumbelOneHot(),
+        edge_set=2,
+        none=False,
+        schedule=_TWICE,
+        derive=Strongest(by="edges"),
+        cite=("2011.11233", "1910.04465", "1806.09055"),
+    ),
+    "rome_v2": Variant(
+        relax=GumbelOneHot(),
+        edges=GumbelTopK(2),
+        none=False,
+        schedule=_TWICE,
+        derive=Strongest(by="edges"),
+        cite=("2011.11233", "1910.04465", "1806.09055"),
+    ),
+    "msg_das": Variant(
+        relax=GumbelRanks(2),
+        wiring=Full(DropBlock()),
+        distill=Distill(),
+        cite=("2107.04324", "1910.04465", "1810.12890"),
+    ),
+    "proxylessnas": Variant(
+        relax=BinaryGate(),
+        schedule=FirstOrder(warmup=0.25, weights_first=True, every=5),
+        logits={"lr": 1e-3, **_ADAM},
+        cite=("1812.00332", "1806.09055"),
+    ),
+    "snas": Variant(relax=GumbelSoftmax(), schedule=Joint(), cite=("1812.09926", "1806.09055")),
+    "p_darts": Variant(
+        wiring=Full(SkipDropout(0.1)),
+        schedule=FirstOrder(warmup=0.4),
+        stages=(
+            Stage(),
+            Stage(keep=5, deeper=2.2, wiring=Full(SkipDropout(0.4))),
+            Stage(keep=3, deeper=3.4, wiring=Full(SkipDropout(0.7))),
+        ),
+        derive=Strongest(max_skips=2),
+        logits={"lr": 6e-4, "clip": 5.0},
+        cite=("1904.12760", "1806.09055"),
+    ),
+    "fair_darts": Variant(
+        relax=Sigmoid(),
+        none=False,
+        penalties=(ZeroOne(),),
+        derive=Threshold(),
+        logits={"lr": 3e-3, "betas": [0.9, 0.999], "init_std": 0.0},
+        cite=("1911.12126", "1806.09055"),
+    ),
+    "dr_nas": Variant(
+        relax=Dirichlet(),
+        none=False,
+        wiring=Partial(4),
+        schedule=FirstOrder(warmup=0.4),
+        stages=(Stage(), Stage(keep=4, wiring=Partial(2), inherit=True)),
+        logits={"lr": 6e-4},
+        cite=("2006.10355", "1907.05737", "1806.09055"),
+    ),
+    "darts_minus": Variant(wiring=AuxSkip(), cite=("2009.01027", "1806.09055")),
+    "beta_darts": Variant(penalties=(BetaDecay(),), cite=("2203.01665", "1806.09055")),
     "random": Variant(schedule=NoSearch(), derive=Random(), cite=("1902.07638", "1806.09055")),
 }
 
 PAPERS: dict[str, str] = {
     "1806.09055": "H. Liu, K. Simonyan, Y. Yang. DARTS: Differentiable Architecture Search. ICLR 2019",
+    "1810.12890": "G. Ghiasi, T.-Y. Lin, Q. V. Le. DropBlock: A Regularization Method for Convolutional Networks. "
+    "NeurIPS 2018",
+    "1812.00332": "H. Cai, L. Zhu, S. Han. ProxylessNAS: Direct Neural Architecture Search on Target Task and "
+    "Hardware. ICLR 2019",
+    "1812.09926": "S. Xie, H. Zheng, C. Liu, L. Lin. SNAS: Stochastic Neural Architecture Search. ICLR 2019",
     "1902.07638": "L. Li, A. Talwalkar. Random Search and Reproducibility for Neural Architecture Search. UAI 2019",
+    "1904.12760": "X. Chen, L. Xie, J. Wu, Q. Tian. Progressive Differentiable Architecture Search. ICCV 2019",
     "1907.05737": "Y. Xu et al. PC-DARTS: Partial Channel Connections for Memory-Efficient Architecture Search. "
     "ICLR 2020",
+    "1909.09656": "A. Zela et al. Understanding and Robustifying Differentiable Architecture Search. ICLR 2020",
     "1910.04465": "X. Dong, Y. Yang. Searching for a Robust Neural Architecture in Four GPU Hours. CVPR 2019",
+    "1911.12126": "X. Chu, T. Zhou, B. Zhang, J. Li. Fair DARTS: Eliminating Unfair Advantages in Differentiable "
+    "Architecture Search. ECCV 2020",
+    "2002.05283": "X. Chen, C.-J. Hsieh. Stabilizing Differentiable Architecture Search via Perturbation-based "
+    "Regularization. ICML 2020",
+    "2006.10355": "X. Chen, R. Wang, M. Cheng, X. Tang, C.-J. Hsieh. DrNAS: Dirichlet Neural Architecture Search. "
+    "ICLR 2021",
+    "2009.01027": "X. Chu et al. DARTS-: Robustly Stepping out of Performance Collapse Without Indicators. ICLR 2021",
+    "2011.11233": "X. Wang et al. ROME: Robustifying Memory-Efficient NAS via Topology Disentanglement and Gradient "
+    "Accumulation. ICCV 2023",
+    "2107.04324": "H. Tan et al. Mutually-aware Sub-Graphs Differentiable Architecture Search. 2021",
     "2108.08128": "P. Hou, Y. Jin, Y. Chen. Single-DARTS: Towards Stable Architecture Search. ICCVW 2021",
+    "2108.09996": "J.-W. Hsieh et al. MS-DARTS: Mean-Shift Based Differentiable Architecture Search. 2021",
+    "2203.01665": "P. Ye et al. beta-DARTS: Beta-Decay Regularization for Differentiable Architecture Search. "
+    "CVPR 2022",
 }

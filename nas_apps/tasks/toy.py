@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -73,6 +73,10 @@ class Network:
 
     def __post_init__(self) -> None:
         bounded(self, COUNT, "channels", "cells")
+
+    def deeper(self, times: float) -> Network:
+        """As many times the cells."""
+        return replace(self, cells=round(self.cells * times))
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,7 @@ class ToyTask:
         bounded(self, TWO, "points", "classes")
         bounded(self, NOT_NEGATIVE, "noise")
 
-    def choices(self, *, edges: bool) -> Space:
+    def choices(self, *, edges: int = 0) -> Space:
         rows = (tuple(OPS),) * len(DAG.edges())
         return {**cell_choices("cell", DAG, rows, edges=edges), "gate": Choice((tuple(GATES),))}
 

@@ -13,6 +13,7 @@ from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import FORMAT, VERSION, Genotype
 from nas_apps.core.parts.derive import RULES
 from nas_apps.core.space import Choice, Dag, Space, cell_choices
+from nas_apps.core.space_json import space_from_json, space_to_json
 
 OPS = ("none", "skip_connect", "conv3")
 SPACE: Space = {**cell_choices("cell", Dag(2, 2, keep=2), (OPS,) * 5), "gate": Choice((("on", "off"), ("on", "off")))}
@@ -54,6 +55,25 @@ def test_the_text_is_json_that_says_what_it_is_and_has_a_row_a_line() -> None:
     assert '   ["conv3", "skip_connect"],\n   []\n' in written
     assert written.endswith("}\n")
     assert written.isascii()
+
+
+def test_a_row_keeps_as_many_options_as_its_choice_says() -> None:
+    space: Space = {"p": Choice((("0", "1", "2"),), "parent", keep=2)}
+    Genotype({"p": (("2", "0"),)}).validate(space)
+    for row in ((), ("1",), ("0", "1", "2")):
+        with pytest.raises(UserError, match=rf"^g: p\[0\]: keeps {len(row)}; allowed: 2 options$"):
+            Genotype({"p": (row,)}).validate(space, "g")
+    for keep in (0, 4):
+        with pytest.raises(ValueError, match=rf"^keep: 1 to 3, the options of a row, got {keep}$"):
+            Choice((("0", "1", "2"),), "parent", keep=keep)
+
+
+def test_the_text_of_a_space_says_what_its_rows_keep() -> None:
+    space: Space = {"p": Choice((("0", "1", "2"),), "parent", keep=2), "gate": SPACE["gate"]}
+    assert space_from_json(space_to_json(space)) == space
+    for wrong in ('"2"', "9", "true"):
+        with pytest.raises(UserError, match="^space: p: "):
+            space_from_json(space_to_json(space).replace('"keep": 2', f'"keep": {wrong}'))
 
 
 def test_where_a_genotype_came_from_takes_no_part_in_comparisons() -> None:

@@ -9,8 +9,9 @@ from nas_apps.core.arch import Arch, one_hot
 from nas_apps.core.cell import Fill, Fixed, Mixed
 from nas_apps.core.errors import UserError
 from nas_apps.core.parts.derive import Random
+from nas_apps.core.parts.drop import DropPath
 from nas_apps.core.parts.relax import Softmax
-from nas_apps.core.parts.wiring import DropPath, Full, Partial, Wiring
+from nas_apps.core.parts.wiring import Full, Partial, Wiring
 from nas_apps.core.progress import Progress
 from nas_apps.tasks.image.darts import quarters
 from nas_apps.tasks.image.network import ImageNetwork, Network, build_network
@@ -18,7 +19,7 @@ from nas_apps.tasks.image.published import PUBLISHED
 from nas_apps.tasks.image.spaces import SPACES, space_of
 
 SMALL = Network(channels=4, cells=3)
-RELAX = {"op": Softmax(), "edge": Softmax()}
+RELAX = {"op": Softmax(), "edge": Softmax(), "parent": Softmax()}
 
 
 def images(*shape: int) -> Tensor:
@@ -43,15 +44,15 @@ LAW = [
 )
 def test_what_is_trained_is_what_was_searched(name: str, wiring: Wiring, edges: bool) -> None:
     space, settings = SPACES[name], Network(channels=8, cells=4, affine=False)
-    if space.skeleton == "nasbench201":
+    if space.skeleton.startswith("nasbench"):
         settings = Network(channels=4, cells=1, affine=False)
     choices = space.choices(edges=edges)
     arch = Arch(choices, RELAX)
-    mixed = build_network(space, Mixed(arch, wiring), settings)
+    mixed = build_network(space, Mixed(arch, wiring), settings, searching=True)
     x = images(2, 3, 9, 8)
     for seed in range(3):
         genotype = Random()(choices, {}, torch.Generator().manual_seed(seed))
-        fixed = build_network(space, Fixed(choices, genotype, wiring), settings)
+        fixed = build_network(space, Fixed(choices, genotype, wiring), settings, searching=True)
         assert not fixed.load_state_dict(mixed.state_dict(), strict=False).missing_keys
         for training in (True, False):
             torch.manual_seed(seed)  # of the noise of s4
@@ -151,7 +152,7 @@ def test_a_missing_auxiliary_head_is_an_error_when_it_is_wanted() -> None:
 
 
 def test_drop_path_leaves_names_and_evaluation_alone() -> None:
-    plain, dropping = published(SMALL), published(SMALL, wiring=DropPath(0.9))
+    plain, dropping = published(SMALL), published(SMALL, wiring=Full(DropPath(0.9)))
     dropping.load_state_dict(plain.state_dict())
     x = images(4, 3, 8, 8)
     assert torch.equal(plain.eval()(x), dropping.eval()(x))
@@ -183,8 +184,9 @@ def test_only_norms_of_cells_lose_their_weights_in_a_super_net() -> None:
         (Network(auxiliary=0.4), r"network\.auxiliary: .* leave it at 0"),
     ],
 )
-def test_settings_that_nasbench201_has_no_use_for_are_errors(settings: Network, message: str) -> None:
-    space = SPACES["nasbench201"]
+@pytest.mark.parametrize("name", ["nasbench201", "nasbench1shot1_1"])
+def test_settings_that_a_benchmark_has_no_use_for_are_errors(name: str, settings: Network, message: str) -> None:
+    space = SPACES[name]
     fill: Fill = Fixed(space.choices(), Random()(space.choices(), {}, torch.Generator().manual_seed(0)))
     with pytest.raises(UserError, match=message):
         build_network(space, fill, settings)

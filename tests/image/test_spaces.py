@@ -18,6 +18,9 @@ from nas_apps.tasks.image.spaces import SPACES, space_of
         ("s3", [(14, 3), (14, 3)]),
         ("s4", [(14, 2), (14, 2)]),
         ("nasbench201", [(6, 5)]),
+        ("nasbench1shot1_1", [(4, 3), (1, 5), (1, 3), (1, 4)]),
+        ("nasbench1shot1_2", [(4, 3), (1, 5), (1, 2), (1, 3), (1, 4)]),
+        ("nasbench1shot1_3", [(5, 3), (1, 6), (1, 2), (1, 3), (1, 4), (1, 5)]),
     ],
 )
 def test_spaces_have_the_papers_shapes(name: str, shapes: list[tuple[int, int]]) -> None:

@@ -36,7 +36,7 @@ def small(*overrides: str) -> Recipe:
 
 @pytest.mark.parametrize("space", list(SPACES))
 def test_every_space_is_searched_and_its_cell_trained(space: str, tmp_path: Path) -> None:
-    cells = ("search.network.cells=1", "train.network.cells=1") if space == "nasbench201" else ()
+    cells = ("search.network.cells=1", "train.network.cells=1") if "bench" in space else ()
     made = small(f"task.space={space}", "variant=gdas", *cells)
     genotype = nas_apps.search(made, tmp_path / "search")
     summary = nas_apps.train(made, genotype, tmp_path / "train")
@@ -83,7 +83,7 @@ def test_cells_computed_again_in_the_backward_give_the_same_step(variant: str) -
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*after, strict=True))
 
 
-@pytest.mark.parametrize("space", ["darts", "s1", "s4", "nasbench201"])
+@pytest.mark.parametrize("space", ["darts", "s1", "s4", "nasbench201", "nasbench1shot1_2"])
 def test_a_super_net_under_a_one_hot_draw_is_the_network_of_the_cell(space: str) -> None:
     made = small(f"task.space={space}", "variant=random", "seed=3")
     choices = made.task.choices(edges=False)

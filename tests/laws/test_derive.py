@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import combinations
 
 import pytest
 import torch
 
 from nas_apps.core.arch import one_hot
-from nas_apps.core.parts.derive import RULES, Random, Rule, Strongest
+from nas_apps.core.parts.derive import RULES, Random, Rule, Strongest, Threshold
 from nas_apps.core.space import NONE, Choice, Dag, cell_choices
 
 KEPT = {**cell_choices("c", Dag(2, 4, keep=2), (("none", "a", "b"),) * 14), "d": Choice((("x", "y"),))}
 WHOLE = cell_choices("c", Dag(1, 3), (("none", "a", "b"),) * 6)
 EDGED = cell_choices("c", Dag(2, 4, keep=2), (("none", "a", "b"),) * 14, edges=True)
-SPACES = pytest.mark.parametrize("space", [KEPT, WHOLE, EDGED], ids=["keep_2", "keep_all", "edges"])
-ALL = pytest.mark.parametrize("rule", [kind() for kind in RULES.values()], ids=list(RULES))
+PARENTS = {**WHOLE, "p": Choice((("0", "1", "2", "3"),), "parent", keep=2)}
+SPACES = pytest.mark.parametrize("space", [KEPT, WHOLE, EDGED, PARENTS], ids=["keep_2", "keep_all", "edges", "parents"])
+EVERY = {name: kind() for name, kind in RULES.items()} | {"threshold": Threshold(least=0.0)}
+ALL = pytest.mark.parametrize("rule", EVERY.values(), ids=EVERY)
 
 
 @ALL
@@ -51,6 +54,19 @@ def test_a_random_cell_takes_every_edge_and_option_as_often() -> None:
         for index in dag.into(target):
             assert edges[index] / draws == pytest.approx(2 / target, abs=0.04)
     assert options["a"] / sum(options.values()) == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_random_cell_takes_every_pair_of_parents_as_often() -> None:
+    draws = 3000
+    pairs = Counter(Random()(PARENTS, {}, torch.Generator().manual_seed(seed)).kept["p"][0] for seed in range(draws))
+    assert set(pairs) == set(combinations("0123", 2))
+    assert all(count / draws == pytest.approx(1 / 6, abs=0.03) for count in pairs.values())
+
+
+def test_the_heaviest_parents_are_kept_in_the_order_of_the_row() -> None:
+    space = {"p": PARENTS["p"]}
+    for weights, kept in (([0.1, 0.4, 0.2, 0.3], ("1", "3")), ([0.2, 0.2, 0.2, 0.4], ("0", "3"))):
+        assert Strongest()(space, {"p": torch.tensor([weights])}, torch.Generator()).kept["p"] == (kept,)
 
 
 def test_the_order_of_the_options_does_not_matter() -> None:

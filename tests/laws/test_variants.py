@@ -15,7 +15,9 @@ from nas_apps.core.arch import Arch, one_hot
 from nas_apps.core.cell import Fixed, Mixed
 from nas_apps.core.config import Recipe
 from nas_apps.core.genotype import Genotype
+from nas_apps.core.parts.derive import Threshold
 from nas_apps.core.progress import Progress
+from nas_apps.core.refusals import search_space
 from nas_apps.core.variants import PAPERS, VARIANTS
 
 EVERY = pytest.mark.parametrize("variant", list(VARIANTS))
@@ -37,11 +39,11 @@ def test_it_searches_derives_and_trains(recipe: Callable[..., Recipe], variant: 
 @EVERY
 def test_a_node_of_its_cell_keeps_two_edges_of_one_operation_each(recipe: Callable[..., Recipe], variant: str) -> None:
     made = recipe(f"variant={variant}")
-    relax, edges = made.variant.relaxations, made.variant.edges is not None
     for seed in range(5):
-        arch = Arch(made.task.choices(edges=edges), relax, init_std=1.0, seed=seed)
+        arch = Arch(search_space(made.task, made.variant), made.variant.relaxations, init_std=1.0, seed=seed)
         kept = runs._derive(made, arch).kept["cell.op"]
-        assert [sum(map(bool, kept[:2])), sum(map(bool, kept[2:]))] == [2, 2]
+        number = [sum(map(bool, kept[:2])), sum(map(bool, kept[2:]))]
+        assert max(number) <= 2 if isinstance(made.variant.derive, Threshold) else number == [2, 2]
         assert all(len(row) <= 1 and "none" not in row for row in kept)
 
 
@@ -81,7 +83,7 @@ def test_the_super_net_under_the_one_hot_draw_of_a_cell_computes_what_the_cell_c
     recipe: Callable[..., Recipe], variant: str
 ) -> None:
     made = recipe(f"variant={variant}")
-    space = made.task.choices(edges=made.variant.edges is not None)
+    space = search_space(made.task, made.variant)
     arch = Arch(space, made.variant.relaxations, init_std=1.0)
     supernet = made.task.build(Mixed(arch, made.variant.wiring), made.search)
     genotype = runs._derive(made, arch)
@@ -89,6 +91,7 @@ def test_the_super_net_under_the_one_hot_draw_of_a_cell_computes_what_the_cell_c
     missing, _ = fixed.load_state_dict(supernet.state_dict(), strict=False)
     assert not missing
     batch = torch.randn(7, 2), torch.randint(3, (7,))
+    supernet.eval(), fixed.eval()
     with arch.using(one_hot(space, genotype)):
         assert torch.equal(supernet(batch).output, fixed(batch).output)
 

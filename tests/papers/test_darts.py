@@ -64,7 +64,7 @@ def test_the_toy_of_the_paper_has_the_hypergradient_minus_4_plus_12_xi(
     sgd = torch.optim.SGD(objective.parameters(), lr=xi)
     learner = Learner(objective, arch, Optimisation(sgd, lambda progress: None), Phase("search", None, None), CPU)
     draw = arch.draw()
-    (grad,), _ = LookAhead(difference)(learner, ("train", draw), ("valid", draw))
+    (grad,), _ = LookAhead(difference)(learner, ("train", (draw,)), ("valid", (draw,)))
     assert grad.item() == pytest.approx(expected, abs=1e-9)
 
 
@@ -90,9 +90,9 @@ def smooth_learner() -> tuple[Learner, tuple, tuple]:
     sgd = torch.optim.SGD(objective.parameters(), lr=0.3, momentum=0.9, weight_decay=3e-2)
     learner = Learner(objective, arch, Optimisation(sgd, lambda progress: None), Phase("search", None, None), CPU)
     batches = [(torch.randn(8, 5), torch.randint(3, (8,))) for _ in range(3)]
-    learner.weight_step(batches[2], arch.draw())  # a momentum buffer that is not zero
+    learner.weight_step(batches[2], (arch.draw(),))  # a momentum buffer that is not zero
     draw = arch.draw()
-    return learner, (batches[0], draw), (batches[1], draw)
+    return learner, (batches[0], (draw,)), (batches[1], (draw,))
 
 
 def brute_force(learner: Learner, train: tuple, valid: tuple, step: float = 1e-5) -> Tensor:
@@ -102,7 +102,7 @@ def brute_force(learner: Learner, train: tuple, valid: tuple, step: float = 1e-5
     logits = learner.logits[0]
 
     def after() -> float:
-        draw = learner.arch.draw().detach()
+        draw = learner.arch.draw().leaf(grad=False)
         with torch.enable_grad(), learner.loss(train[0], draw) as outcome:
             grads = torch.autograd.grad(outcome.loss, learner.parameters)
         with torch.no_grad():
@@ -133,7 +133,7 @@ def test_the_exact_look_ahead_equals_brute_force_differences_with_momentum_and_d
     (grad,), _ = LookAhead()(learner, train, valid)
     expected = brute_force(learner, train, valid)
     assert torch.allclose(grad, expected, rtol=1e-6, atol=1e-9)
-    (first,), _ = learner.arch_gradients(valid[0], learner.arch.draw())
+    (first,), _ = learner.arch_gradients(valid[0], (learner.arch.draw(),))
     assert not torch.allclose(first, expected, rtol=1e-2)  # a first-order gradient would not pass
 
 
@@ -144,7 +144,7 @@ def test_the_papers_difference_converges_to_the_exact_term_with_the_square_of_it
     exact = torch.zeros(0)
     for radius in (None, 1e-1, 1e-2, 1e-3):
         draw = learner.arch.draw()
-        (grad,), _ = LookAhead(radius)(learner, (train[0], draw), (valid[0], draw))
+        (grad,), _ = LookAhead(radius)(learner, (train[0], (draw,)), (valid[0], (draw,)))
         if radius is None:
             exact = grad
             continue
@@ -184,9 +184,9 @@ def test_batch_statistics_do_not_move_in_the_look_ahead_and_move_in_a_weight_ste
     sgd = torch.optim.SGD(objective.parameters(), lr=0.1, momentum=0.9)
     learner = Learner(objective, arch, Optimisation(sgd, lambda progress: None), Phase("search", None, None), CPU)
     draw, x = arch.draw(), torch.randn(6, 4) + 3
-    LookAhead()(learner, (x, draw), (x, draw))
+    LookAhead()(learner, (x, (draw,)), (x, (draw,)))
     assert objective.norm.running_mean.abs().sum() == 0
-    learner.weight_step(x, draw)
+    learner.weight_step(x, (draw,))
     assert objective.norm.running_mean.abs().sum() > 0
 
 

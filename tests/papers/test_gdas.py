@@ -12,7 +12,7 @@ from nas_apps.core.arch import Arch
 from nas_apps.core.cell import Mixed
 from nas_apps.core.config import Recipe
 from nas_apps.core.op import OpArgs
-from nas_apps.core.parts import relax
+from nas_apps.core.parts import noise
 from nas_apps.core.parts.derive import Strongest
 from nas_apps.core.parts.relax import GumbelOneHot
 from nas_apps.core.parts.wiring import Full, Row
@@ -23,7 +23,7 @@ LOGITS, NOISE, TAU = [0.2, -0.1, 0.4], [0.3, 1.2, -0.5], 2.0
 
 
 def fixed_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relax, "gumbel", lambda like, rng: torch.tensor([NOISE], dtype=like.dtype))
+    monkeypatch.setattr(noise, "gumbel", lambda like, rng: torch.tensor([NOISE], dtype=like.dtype))
 
 
 class _Constant(nn.Module):

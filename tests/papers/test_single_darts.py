@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from nas_apps.core.arch import Arch
 from nas_apps.core.learner import Learner
+from nas_apps.core.parts.relax import Relaxation
 from nas_apps.core.parts.schedule import Joint
 from nas_apps.core.phase import Logits, Phase
 from nas_apps.core.progress import Progress
@@ -16,9 +17,7 @@ from nas_apps.core.space import Choice
 from nas_apps.core.task import Optimisation, Outcome, Streams
 
 
-class _Itself:
-    sparse = False
-
+class _Itself(Relaxation):
     def __call__(self, logits: Tensor, progress: Progress, rng: torch.Generator) -> Tensor:
         return logits * 1
 

@@ -27,6 +27,7 @@ def report_page(folder: Path) -> str:
     body = [
         _header(heading, _told(stages, "seed"), folder.resolve().name, stages),
         _headline(stages, main),
+        _warnings(stages),
         _comparison(stages),
         cell_section(stages),
         curve_section(stages),
@@ -79,6 +80,19 @@ def _headline(stages: Sequence[Stage], main: Stage | None) -> str:
     )
     source = f'<p class="note">Metrics and costs of {escape(main.name)}.</p>' if len(stages) > 1 and tiles else ""
     return f'<section aria-label="headline"><dl class="tiles">{cells}</dl>{source}</section>' if tiles else ""
+
+
+def _warnings(stages: Sequence[Stage]) -> str:
+    """What was said of the stages while they ran."""
+    told = [(stage, stage.summary.get("warnings")) for stage in stages]
+    lines = [
+        f"{stage.name}: {text}" if len(stages) > 1 else str(text)
+        for stage, texts in told
+        if isinstance(texts, list)
+        for text in texts
+    ]
+    parts = "".join(f'<p class="fault">{escape(line)}</p>' for line in lines)
+    return f"<section><h2>Warnings</h2>{parts}</section>" if parts else ""
 
 
 def _in_order(entry: tuple[str, object]) -> tuple[int, str]:

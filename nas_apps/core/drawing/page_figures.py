@@ -97,8 +97,13 @@ def _in_order(entry: tuple[str, object]) -> int:
 
 
 def _metric(key: str) -> tuple[str, str]:
-    """The chart a metric belongs in and the name of its line; the one-hot network's goes beside the plain one."""
+    """The chart a metric belongs in and the name of its line; the one-hot network's goes beside the plain one.
+
+    A diagnosis has a line for each choice.
+    """
     place, slash, metric = key.partition("/")
+    if place == "diagnosis":
+        metric, _, place = metric.partition("/")
     place, metric = (place, metric) if slash else ("", key)
     if metric.endswith(ONE_HOT) and metric != ONE_HOT:
         return metric.removesuffix(ONE_HOT), f"{place}, one-hot" if place else "one-hot"

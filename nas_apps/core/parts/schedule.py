@@ -6,11 +6,11 @@ A schedule is called once a step as `schedule(learner, streams)` and returns sta
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor
 
-from nas_apps.core.bounds import POSITIVE, SHARE, bounded
+from nas_apps.core.bounds import COUNT, POSITIVE, SHARE, bounded
 from nas_apps.core.hypergrad import LookAhead
 from nas_apps.core.learner import Learner, Stats
 from nas_apps.core.task import Streams
@@ -50,7 +50,11 @@ class FirstOrder:
     """The logits step on a validation batch, the weights on a training batch (arXiv:1806.09055 with xi = 0).
 
     warmup: share of the run in which the logits stay (15 of 50 epochs in arXiv:1907.05737). weights_first: the order of
-    arXiv:1910.04465.
+    arXiv:1910.04465. every: steps of the weights to one of the logits (arXiv:1812.00332).
+
+    samples: independent draws of each step, run one after the other, so that memory is that of one; the logits step
+    with the mean of their gradients, the weights with their sum or mean (arXiv:2011.11233, eq. 11 and 12). jointly: how
+    many draws of a weight step are held in memory at a time.
 
     >>> FirstOrder(warmup=0.3).bilevel
     True
@@ -58,24 +62,34 @@ class FirstOrder:
 
     warmup: float = 0.0
     weights_first: bool = False
+    every: int = 1
+    samples: int = 1
+    weight_gradients: Literal["sum", "mean"] = "mean"
+    jointly: int = 1
 
     bilevel = True
     searches = True
 
     def __post_init__(self) -> None:
         bounded(self, SHARE, "warmup")
+        bounded(self, COUNT, "every", "samples", "jointly")
 
     def __call__(self, learner: Learner, streams: Streams) -> Stats:
+        turn = streams.train.cycle % self.every == 0
         stats: dict[str, Tensor] = {}
         if self.weights_first:
-            stats |= learner.weight_step(*learner.pull(streams.train, use=TRAIN))
-        if float(learner.progress) >= self.warmup:
-            grads, seen = learner.arch_gradients(*learner.pull(streams.valid, use=VALID))
-            learner.arch_step(grads)
-            stats |= seen
+            stats |= self._weights(learner, streams)
+        if turn and float(learner.progress) >= self.warmup:
+            pulled = learner.pull(streams.valid, use=VALID, samples=self.samples, learn=True)
+            grads, seen = learner.arch_gradients(*pulled)
+            stats |= {**learner.arch_step(grads), **seen}
         if not self.weights_first:
-            stats |= learner.weight_step(*learner.pull(streams.train, use=TRAIN))
+            stats |= self._weights(learner, streams)
         return stats
+
+    def _weights(self, learner: Learner, streams: Streams) -> Stats:
+        batch, draws = learner.pull(streams.train, use=TRAIN, samples=self.samples)
+        return learner.weight_step(batch, draws, sums=self.weight_gradients == "sum", jointly=self.jointly)
 
 
 @dataclass(frozen=True)
@@ -108,12 +122,10 @@ class Unrolled:
         if float(learner.progress) >= self.warmup:
             look = LookAhead(None if self.exact else self.difference)
             grads, seen = look(learner, train, learner.pull(streams.valid, use=VALID))
-            learner.arch_step(grads)
-            stats |= seen
-        draw = learner.arch.draw(
-            learner.progress, cycle=cycle, use=TRAIN
-        )  # the same noise under the logits as they are now
-        return {**stats, **learner.weight_step(train[0], draw)}
+            stats |= {**learner.arch_step(grads), **seen}
+        # the same noise under the logits as they are now
+        draws = learner.arch.draws(learner.progress, cycle=cycle, use=TRAIN)
+        return {**stats, **learner.weight_step(train[0], draws)}
 
 
 @dataclass(frozen=True)
@@ -130,7 +142,7 @@ class Joint:
     searches = True
 
     def __call__(self, learner: Learner, streams: Streams) -> Stats:
-        return learner.joint_step(*learner.pull(streams.train, use=TRAIN))
+        return learner.joint_step(*learner.pull(streams.train, use=TRAIN, learn=True))
 
 
 @dataclass(frozen=True)

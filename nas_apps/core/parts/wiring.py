@@ -6,7 +6,6 @@ force, and returns one tensor of the shape of x (but for the stride).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -14,19 +13,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas_apps.core.bounds import BELOW_ONE, bounded
+from nas_apps.core.bounds import NOT_NEGATIVE, bounded
 from nas_apps.core.errors import UserError
 from nas_apps.core.op import OpArgs, OpTable
+from nas_apps.core.parts.drop import Drop
+from nas_apps.core.parts.probe import probe
 from nas_apps.core.progress import Progress, Ramp, value
-from nas_apps.core.space import NONE
+from nas_apps.core.space import NONE, SKIP
 
 
 class Row(NamedTuple):
-    """One row of a draw: weights one by one (None: all 1), the options to run, and where in the run this is."""
+    """One row of a draw: weights one by one (None: all 1), the options to run, where in the run this is, and the
+    options that are not run and whose weights get a gradient all the same."""
 
     weights: tuple[Tensor, ...] | None
     active: tuple[int, ...]
     progress: Progress
+    probed: tuple[int, ...] = ()
 
 
 class Wiring(Protocol):
@@ -37,20 +40,19 @@ class Wiring(Protocol):
         ...
 
 
-Treat = Callable[[nn.Module, Tensor, Progress], Tensor]
-
-
 class MixedOp(nn.Module):
     """The weighted sum of the active candidates.
 
-    `none` is not run beside others, since it adds exactly nothing. `treat(op, y, progress)` may change an operation's
-    output before it is weighted.
+    `none` is not run beside others, since it adds exactly nothing. `drop` may drop from an operation's output before it
+    is weighted, and from the sum.
     """
 
-    def __init__(self, candidates: dict[str, nn.Module], treat: Treat | None = None) -> None:
+    is_edge = True
+
+    def __init__(self, candidates: dict[str, nn.Module], drop: Drop | None = None) -> None:
         super().__init__()
         self.ops = nn.ModuleDict(candidates)
-        self._names, self._treat = tuple(candidates), treat
+        self._names, self._drop = tuple(candidates), drop
 
     def is_none(self, row: Row) -> bool:
         """Whether nothing is chosen here."""
@@ -61,17 +63,23 @@ class MixedOp(nn.Module):
         for k in row.active:
             if self._names[k] == NONE:
                 continue
-            op = self.ops[self._names[k]]
-            y = op(x, *context)
-            if self._treat is not None:
-                y = self._treat(op, y, row.progress)
+            y = self._run(k, x, row, context)
             if row.weights is not None:
                 y = row.weights[k] * y
             total = y if total is None else total + y
-        if total is not None:
-            return total
-        zeros: Tensor = self.ops[NONE](x, *context)
-        return zeros
+        if total is None:
+            total = self.ops[NONE](x, *context)
+        if row.probed and row.weights is not None:
+            weights = {k: row.weights[k] for k in row.probed if self._names[k] != NONE}
+            total = probe(total, weights, lambda k, x: self._run(k, x, row, context), x)
+        return self._dropped(self, total, row.progress)
+
+    def _run(self, k: int, x: Tensor, row: Row, context: tuple[Tensor, ...]) -> Tensor:
+        op = self.ops[self._names[k]]
+        return self._dropped(op, op(x, *context), row.progress)
+
+    def _dropped(self, module: nn.Module, y: Tensor, progress: Progress) -> Tensor:
+        return y if self._drop is None or not self.training else self._drop(module, y, progress)
 
 
 @dataclass(frozen=True)
@@ -84,8 +92,10 @@ class Full:
     tensor([[1., 1., 1., 1.]])
     """
 
+    drop: Drop | None = None
+
     def edge(self, options: tuple[str, ...], ops: OpTable, args: OpArgs) -> nn.Module:
-        return MixedOp({name: ops[name](args) for name in options})
+        return MixedOp({name: ops[name](args) for name in options}, self.drop)
 
 
 @dataclass(frozen=True)
@@ -98,12 +108,13 @@ class Partial:
     """
 
     k: int = 4
+    drop: Drop | None = None
 
     def edge(self, options: tuple[str, ...], ops: OpTable, args: OpArgs) -> nn.Module:
         if self.k < 1 or args.channels % self.k:
             raise UserError(f"variant.wiring.k: {self.k} does not divide the {args.channels} channels of a cell")
         narrow = replace(args, channels=args.channels // self.k)
-        inner = MixedOp({name: ops[name](narrow) for name in options})
+        inner = MixedOp({name: ops[name](narrow) for name in options}, self.drop)
         return inner if self.k == 1 else _PartialEdge(inner, self.k, args)
 
 
@@ -131,35 +142,36 @@ def shuffle(x: Tensor, *, groups: int, axis: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class DropPath:
-    """Each operation's output is dropped, a sample at a time, with probability `rate`; an identity never is, a strided
-    skip is (arXiv:1605.07648 as used in arXiv:1806.09055). Only in training mode.
+class AuxSkip:
+    """Beside the candidates, a skip that is no candidate, of weight `rate`, which ends at 0 (arXiv:2009.01027, eq. 4);
+    where an operation can be a skip.
 
-    >>> drop_path(torch.ones(2, 3), 0.0)
-    tensor([[1., 1., 1.],
-            [1., 1., 1.]])
+    >>> AuxSkip().rate(Progress(25, 50))
+    0.5
     """
 
-    rate: float | Ramp = Ramp(0.0, 0.2)
+    rate: Ramp = Ramp(1.0, 0.0)
+    drop: Drop | None = None
 
     def __post_init__(self) -> None:
-        bounded(self, BELOW_ONE, "rate")
+        bounded(self, NOT_NEGATIVE, "rate")
+        if self.rate.end:
+            raise ValueError(f"rate.end: got {self.rate.end}; allowed: 0, since the derived network has no such skip")
 
     def edge(self, options: tuple[str, ...], ops: OpTable, args: OpArgs) -> nn.Module:
-        def treat(op: nn.Module, y: Tensor, progress: Progress) -> Tensor:
-            if not op.training or isinstance(op, nn.Identity):
-                return y
-            return drop_path(y, value(self.rate, progress))
-
-        return MixedOp({name: ops[name](args) for name in options}, treat)
+        mixed = MixedOp({name: ops[name](args) for name in options}, self.drop)
+        return _AuxSkipEdge(mixed, ops[SKIP](args), self.rate) if SKIP in ops else mixed
 
 
-def drop_path(y: Tensor, rate: float) -> Tensor:
-    """Whole samples of y set to zero with probability `rate`, the others scaled by 1 / (1 - rate)."""
-    if rate == 0.0:
-        return y
-    keep = torch.rand(len(y), *[1] * (y.ndim - 1), device=y.device) >= rate
-    return y * (keep.to(y.dtype) / (1 - rate))
+class _AuxSkipEdge(nn.Module):
+    def __init__(self, mixed: MixedOp, skip: nn.Module, rate: Ramp) -> None:
+        super().__init__()
+        self.mixed, self.skip, self._rate = mixed, skip, rate
+
+    def forward(self, x: Tensor, row: Row, *context: Tensor) -> Tensor:
+        y: Tensor = self.mixed(x, row, *context)
+        rate = value(self._rate, row.progress)
+        return y + rate * self.skip(x, *context) if rate else y
 
 
-WIRINGS: dict[str, type[Wiring]] = {"full": Full, "partial": Partial, "drop_path": DropPath}
+WIRINGS: dict[str, type[Wiring]] = {"aux_skip": AuxSkip, "full": Full, "partial": Partial}

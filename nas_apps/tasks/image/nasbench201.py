@@ -5,19 +5,15 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from nas_apps.core.cell import Cell, Fill
-from nas_apps.core.errors import UserError
 from nas_apps.core.op import OpArgs
 from nas_apps.tasks.image.ops import relu_conv_norm
-from nas_apps.tasks.image.skeleton import Feature, Network, Skeleton, Stem
+from nas_apps.tasks.image.skeleton import Feature, Network, Skeleton, Stem, refuse_extras
 from nas_apps.tasks.image.spaces import ImageSpace
 
 
 def nasbench201_skeleton(space: ImageSpace, fill: Fill, settings: Network, *, in_chans: int) -> Skeleton:
     """The modules of a NAS-Bench-201 network, `settings.cells` cells in each stage."""
-    if settings.stem != "cifar":
-        raise UserError(f"network.stem: a network of the space nasbench201 has the stem 'cifar', not {settings.stem!r}")
-    if settings.auxiliary:
-        raise UserError("network.auxiliary: a network of the space nasbench201 has no auxiliary head; leave it at 0")
+    refuse_extras(settings, space.skeleton)
     channels = settings.channels
     stem = nn.Sequential(nn.Conv2d(in_chans, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels))
     cells: list[nn.Module] = []

@@ -65,6 +65,15 @@ def relu_conv_norm(inputs: int, outputs: int, *, kernel: int = 1, stride: int = 
     )
 
 
+def conv_norm_relu(inputs: int, outputs: int, *, kernel: int = 1, affine: bool = True) -> nn.Module:
+    """Convolution that keeps the size, batch norm, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs, affine=affine),
+        nn.ReLU(),
+    )
+
+
 def _separable(args: OpArgs, kernel: int, *, stride: int, dilation: int = 1) -> list[nn.Module]:
     channels, padding = args.channels, dilation * (kernel // 2)
     return [
@@ -132,3 +141,10 @@ NASBENCH201_OPS: OpTable = {
     "avg_pool_3x3": _avg_pool,
 }
 """The operations of NAS-Bench-201 (arXiv:2001.00326). A convolution has a bias where its norm has no weights."""
+
+NASBENCH101_OPS: OpTable = {
+    "maxpool3x3": lambda args: nn.MaxPool2d(3, 1, 1),
+    "conv3x3-bn-relu": lambda args: conv_norm_relu(args.channels, args.channels, kernel=3, affine=args.affine),
+    "conv1x1-bn-relu": lambda args: conv_norm_relu(args.channels, args.channels, affine=args.affine),
+}
+"""The operations of NAS-Bench-101 (arXiv:1902.09635), in the order of arXiv:2001.10422's code. None has a stride."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -21,7 +21,8 @@ STEM = -1
 class Network:
     """The settings of a network.
 
-    channels: of the nodes of the first cells. cells: in all, or in each of the three stages of NAS-Bench-201. stem:
+    channels: of the nodes of the first cells, or of the first cells' output in a final network of NAS-Bench-101. cells:
+    in all, or in each of the three stages of NAS-Bench-201 and NAS-Bench-101. stem:
     "cifar" keeps the resolution; "imagenet" divides it by eight, "imagenet_search" too and is three times as wide
     (arXiv:1907.05737). affine: whether the norms of cells have weights; when not given, in a final training and not
     in a search. auxiliary: the weight of the auxiliary head's loss, 0 for no head. dropout: before the classifier.
@@ -42,6 +43,18 @@ class Network:
             raise ValueError(f"dropout: in [0, 1), got {self.dropout}")
         if self.auxiliary < 0:
             raise ValueError(f"auxiliary: not negative, got {self.auxiliary}")
+
+    def deeper(self, times: float) -> Network:
+        """As many times the cells."""
+        return replace(self, cells=round(self.cells * times))
+
+
+def refuse_extras(settings: Network, space: str) -> None:
+    """Refuse what networks of the benchmarks do not have."""
+    if settings.stem != "cifar":
+        raise UserError(f"network.stem: a network of the space {space} has the stem 'cifar', not {settings.stem!r}")
+    if settings.auxiliary:
+        raise UserError(f"network.auxiliary: a network of the space {space} has no auxiliary head; leave it at 0")
 
 
 class Feature(NamedTuple):

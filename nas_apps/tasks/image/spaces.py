@@ -10,7 +10,7 @@ from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
 from nas_apps.core.op import OpTable
 from nas_apps.core.space import NONE, SKIP, Choice, Dag, Space, cell_choices, op_choice
-from nas_apps.tasks.image.ops import DARTS_OPS, NASBENCH201_OPS
+from nas_apps.tasks.image.ops import DARTS_OPS, NASBENCH101_OPS, NASBENCH201_OPS
 
 Rows = tuple[tuple[str, ...], ...]
 
@@ -20,20 +20,40 @@ class ImageSpace:
     """A search space.
 
     skeleton: how its cells make a network. dag: of its cells. cells: by name, the options of each edge. ops: how the
-    options are built.
+    options are built. in_degrees: where operations stand in nodes and not on edges, how many parents each node has, and
+    last the output; the rows of `cells` are then of nodes.
     """
 
-    skeleton: Literal["darts", "nasbench201"]
+    skeleton: Literal["darts", "nasbench201", "nasbench1shot1"]
     dag: Dag
     cells: Mapping[str, Rows]
     ops: OpTable
+    in_degrees: tuple[int, ...] = ()
 
-    def choices(self, *, edges: bool = False) -> Space:
+    def choices(self, *, edges: int = 0) -> Space:
         """What may be chosen; with `edges`, also which edges a node keeps."""
+        if self.in_degrees:
+            return self._node_choices()
         table: dict[str, Choice] = {}
         for name, rows in self.cells.items():
             table |= cell_choices(name, self.dag, rows, edges=edges)
         return table
+
+    def _node_choices(self) -> Space:
+        table = {op_choice(name): Choice(rows) for name, rows in self.cells.items()}
+        # The output before the nodes, as in the code of arXiv:2001.10422. All candidates kept is nothing to choose.
+        targets = [(len(self.in_degrees), self.in_degrees[-1]), *enumerate(self.in_degrees[:-1], 1)]
+        for name in self.cells:
+            for target, keep in targets:
+                if keep < target:
+                    row = tuple(map(str, range(target)))
+                    table[parent_choice(name, target)] = Choice((row,), "parent", keep=keep)
+        return table
+
+
+def parent_choice(cell: str, target: int) -> str:
+    """The name of the choice of the states that a node, or the output, of a cell is computed from."""
+    return f"{cell}.parent.{target}"
 
 
 def space_of(genotype: Genotype, where: str = "genotype") -> ImageSpace:
@@ -48,7 +68,7 @@ def space_of(genotype: Genotype, where: str = "genotype") -> ImageSpace:
         except UserError:
             continue
         return space
-    closest = SPACES["nasbench201" if op_choice("cell") in genotype.kept else "darts"]
+    closest = max(SPACES.values(), key=lambda space: len(space.choices().keys() & genotype.kept.keys()))
     genotype.validate(closest.choices(), where)
     raise AssertionError("a genotype that no space accepts was accepted")
 
@@ -79,6 +99,12 @@ def _darts(normal: str, reduce: str | None = None) -> ImageSpace:
     return ImageSpace("darts", dag, full, DARTS_OPS)
 
 
+def _nasbench1shot1(*in_degrees: int) -> ImageSpace:
+    nodes = len(in_degrees) - 1
+    ops = {"cell": (tuple(NASBENCH101_OPS),) * nodes}
+    return ImageSpace("nasbench1shot1", Dag(1, nodes), ops, NASBENCH101_OPS, in_degrees)
+
+
 SPACES: dict[str, ImageSpace] = {
     "darts": _darts("none,max,avg,skip,sep3,sep5,dil3,dil5"),  # arXiv:1806.09055, in the order of its code
     "darts_no_none": _darts("max,avg,skip,sep3,sep5,dil3,dil5"),
@@ -92,5 +118,9 @@ SPACES: dict[str, ImageSpace] = {
     "s3": _darts("none,skip,sep3"),
     "s4": _darts("noise,sep3"),
     "nasbench201": ImageSpace("nasbench201", Dag(1, 3), {"cell": (tuple(NASBENCH201_OPS),) * 6}, NASBENCH201_OPS),
+    "nasbench1shot1_1": _nasbench1shot1(1, 2, 2, 2, 2),  # arXiv:2001.10422
+    "nasbench1shot1_2": _nasbench1shot1(1, 1, 2, 2, 3),
+    "nasbench1shot1_3": _nasbench1shot1(1, 1, 1, 2, 2, 2),
 }
-"""The spaces by name. A DARTS cell is called "normal" or "reduce", that of NAS-Bench-201 (arXiv:2001.00326) "cell"."""
+"""The spaces by name. A DARTS cell is called "normal" or "reduce", that of NAS-Bench-201 (arXiv:2001.00326) and of
+NAS-Bench-1Shot1 "cell"."""

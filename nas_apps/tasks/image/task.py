@@ -28,12 +28,14 @@ from nas_apps.core.task import Optimisation, Streams
 from nas_apps.tasks.image.augment import Augment
 from nas_apps.tasks.image.data import Sets, load
 from nas_apps.tasks.image.images import Images, split
+from nas_apps.tasks.image.nasbench101 import graph_of
 from nas_apps.tasks.image.network import Network, build_network
 from nas_apps.tasks.image.objective import Classification, hits
 from nas_apps.tasks.image.published import PUBLISHED, from_arch_string, to_arch_string
 from nas_apps.tasks.image.spaces import SPACES
 from nas_apps.tasks.image.streams import Feed, evaluation_batches, stream
 from nas_apps.tasks.image.table import Table, best
+from nas_apps.tasks.image.table_nasbench101 import look_up as look_up_graph
 
 require("timm", "torchvision", extra="image")
 
@@ -77,7 +79,8 @@ class ImageTask:
 
     data: str = "digits"
     """digits, CIFAR-10/100 in their original layout, an image folder, or an .npz of uint8 arrays."""
-    space: Literal["darts", "darts_no_none", "s1", "s2", "s3", "s4", "nasbench201"] = "darts"
+    space: Literal["darts", "darts_no_none", "s1", "s2", "s3", "s4", "nasbench201",
+                   "nasbench1shot1_1", "nasbench1shot1_2", "nasbench1shot1_3"] = "darts"  # fmt: skip
     image_size: int | tuple[int, int] | None = None
     in_chans: int | None = None
     train_images: int | None = None
@@ -98,13 +101,18 @@ class ImageTask:
     def __post_init__(self) -> None:
         bounded(self, NOT_NEGATIVE, "workers")
 
-    def choices(self, *, edges: bool) -> Space:
+    def choices(self, *, edges: int = 0) -> Space:
         return SPACES[self.space].choices(edges=edges)
 
     def build(self, fill: Fill, phase: Phase) -> Classification:
         images, settings = self._sets().train, phase.network
         network = build_network(
-            SPACES[self.space], fill, self._settings(phase), in_chans=images.in_chans, num_classes=images.num_classes
+            SPACES[self.space],
+            fill,
+            self._settings(phase),
+            in_chans=images.in_chans,
+            num_classes=images.num_classes,
+            searching=phase.name == "search",
         )
         return Classification(network, auxiliary=settings.auxiliary, smoothing=phase.weights.smoothing)
 
@@ -183,9 +191,11 @@ class ImageTask:
         return PUBLISHED[name]
 
     def look_up(self, genotype: Genotype, table: Path) -> dict[str, float]:
-        """Percent, parameters and flops as the table has them; and how far below its best cell each accuracy is."""
+        """Percent, parameters and flops as the table has them; of NAS-Bench-201 also how far below its best cell."""
+        if SPACES[self.space].skeleton == "nasbench1shot1":
+            return look_up_graph(table, graph_of(SPACES[self.space], genotype))
         if self.space != "nasbench201":
-            raise UserError(f"{table}: a table of NAS-Bench-201's cells, and this run's space is {self.space!r}")
+            raise UserError(f"{table}: a table of a benchmark's cells, and this run's space is {self.space!r}")
         known = Table.load(table)
         figures = known.look_up(to_arch_string(genotype))
         return figures | {

@@ -18,7 +18,8 @@ from torch import nn
 from nas_apps.core.cell import Fixed
 from nas_apps.core.errors import UserError, unknown
 from nas_apps.core.genotype import Genotype
-from nas_apps.core.parts.wiring import DropPath
+from nas_apps.core.parts.drop import DropPath
+from nas_apps.core.parts.wiring import Full
 from nas_apps.tasks.image.network import ImageNetwork, Network, build_network
 from nas_apps.tasks.image.published import PUBLISHED, from_arch_string
 from nas_apps.tasks.image.spaces import SPACES, ImageSpace, space_of
@@ -38,7 +39,8 @@ _IMAGENET: Mapping[str, Any] = {
     "std": (0.229, 0.224, 0.225),
 }
 _DATA = {"cifar": _CIFAR, "imagenet": _IMAGENET, "imagenet_search": _IMAGENET}
-_SIZES = {("darts", "cifar"): (36, 20), ("darts", "imagenet"): (48, 14), ("nasbench201", "cifar"): (16, 5)}
+_SIZES = {("darts", "cifar"): (36, 20), ("darts", "imagenet"): (48, 14), ("nasbench201", "cifar"): (16, 5),
+          ("nasbench1shot1", "cifar"): (128, 3)}  # fmt: skip
 _SETTINGS = {"channels": "channels", "cells": "cells", "stem": "stem", "auxiliary": "auxiliary", "drop_rate": "dropout"}
 
 default_cfgs = generate_default_cfgs({"nas_cell": {"first_conv": "stem.first.0", "classifier": "classifier", **_CIFAR}})
@@ -90,7 +92,7 @@ def _build(*, found: Genotype, space: ImageSpace, num_classes: int, in_chans: in
             raise unknown("nas_cell", name, [*_SETTINGS, "drop_path_rate", "global_pool", "in_chans", "num_classes"])
     channels, cells = _SIZES.get((space.skeleton, given["stem"]), (Network.channels, Network.cells))
     fields = {"channels": channels, "cells": cells} | {_SETTINGS[name]: setting for name, setting in given.items()}
-    fill = Fixed(space.choices(), found, DropPath(drop_path) if drop_path else None)
+    fill = Fixed(space.choices(), found, Full(DropPath(drop_path)) if drop_path else None)
     network = build_network(space, fill, Network(**fields), in_chans=in_chans, num_classes=num_classes)
     if global_pool != "avg":
         network.reset_classifier(num_classes, global_pool)

@@ -1,0 +1,150 @@
+"""Parts that mean nothing together, each with the reason."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nas_apps.core.errors import UserError
+from nas_apps.core.parts.derive import Random, Strongest
+from nas_apps.core.parts.penalty import DirichletKL, ZeroOne
+from nas_apps.core.parts.relax import BinaryGate, Dirichlet, GumbelRanks, Sigmoid
+from nas_apps.core.parts.schedule import FirstOrder, Joint, NoSearch, Unrolled, WeightsOnly
+from nas_apps.core.parts.stop import Never
+from nas_apps.core.phase import Phase
+from nas_apps.core.space import NONE, Space, narrowed
+
+if TYPE_CHECKING:
+    from nas_apps.core.task import Task
+    from nas_apps.core.variants import Variant
+
+
+def refuse(variant: Variant) -> None:
+    """ValueError for a method whose parts mean nothing together."""
+    for reason in (*_schedule(variant), *_edges(variant), *_perturb(variant), *_losses(variant)):
+        if reason:
+            raise ValueError(reason)
+
+
+def _schedule(v: Variant) -> tuple[str | bool, ...]:
+    schedule, relaxations = v.schedule, v.relaxations.values()
+    return (
+        isinstance(v.derive, Random)
+        and schedule.searches
+        and "derive: 'random' ignores what is searched, so its schedule is 'no_search'",
+        isinstance(schedule, NoSearch)
+        and not isinstance(v.derive, Random)
+        and "schedule: 'no_search' leaves the logits as they began; derive: 'random' goes with it",
+        isinstance(schedule, WeightsOnly)
+        and "schedule: 'weights_only' is that of the final training: it leaves the logits as they began",
+        isinstance(schedule, Unrolled)
+        and any(r.sparse for r in relaxations)
+        and "schedule: the look-ahead differentiates the training loss twice through one draw, and a sampled draw "
+        "leaves most operations out of it; use 'first_order' with sampled weights",
+        isinstance(schedule, FirstOrder)
+        and schedule.samples > 1
+        and not any(r.noisy for r in relaxations)
+        and f"schedule.samples: {schedule.samples} draws without noise are {schedule.samples} times the same",
+        not isinstance(v.stop, Never)
+        and not schedule.searches
+        and "stop: 'no_search' takes no step that could be left out; stop: 'never' goes with it",
+        not isinstance(v.stop, Never)
+        and bool(v.stages)
+        and "stop: a rule looks back over one search, and `stages` make several; stop: 'never' goes with them",
+        isinstance(schedule, NoSearch) and bool(v.stages) and "stages: 'no_search' takes no step, so it has no stages",
+    )
+
+
+def _edges(v: Variant) -> tuple[str | bool, ...]:
+    by_edges = isinstance(v.derive, Strongest) and v.derive.by == "edges"
+    return (
+        isinstance(v.edges, Sigmoid)
+        and "edges: weights of edges are relative to one another within a node, which sigmoid's are not",
+        isinstance(v.edges, BinaryGate)
+        and "edges: 'binary_gate' evaluates operations that are not run, and an edge is not an operation; "
+        "use 'gumbel_one_hot' or 'gumbel_top_k'",
+        isinstance(v.edges, GumbelRanks)
+        and "edges: the sub-graphs of 'gumbel_ranks' share no operation, and nodes need their edges in each; "
+        "use 'gumbel_top_k'",
+        v.edge_set == 2
+        and v.edges is None
+        and "edge_set: 2 chooses pairs of edges, and without `edges` none is chosen",
+        v.edge_set == 2
+        and not by_edges
+        and "edge_set: a pair has one weight and two operations, so its strength is its own; use derive.by=edges",
+        by_edges
+        and v.edges is None
+        and "derive.by: 'edges' ranks edges by their own weight, and without `edges` all are equal",
+    )
+
+
+def _perturb(v: Variant) -> tuple[str | bool, ...]:
+    if v.perturb is None:
+        return ()
+    return (
+        v.relax.sparse
+        and "perturb: a sampled draw runs one option a row, and its neighbours run others; use relax 'softmax'",
+        not v.relax.simplex and "perturb: neighbours are sought on the simplex, where sigmoid's weights are not",
+        isinstance(v.schedule, Joint)
+        and "perturb: 'joint' steps weights and logits with one pass, and only the weights' step is perturbed",
+        not v.schedule.searches and "perturb: 'no_search' takes no step that could be perturbed",
+    )
+
+
+def _losses(v: Variant) -> tuple[str | bool, ...]:
+    kinds = {type(penalty) for penalty in v.penalties}
+    return (
+        not v.schedule.searches and bool(v.penalties) and "penalties: 'no_search' takes no step of the logits",
+        ZeroOne in kinds
+        and not isinstance(v.relax, Sigmoid)
+        and "penalties: 'zero_one' pushes sigmoids apart; the weights of a softmax are pushed by one another",
+        DirichletKL in kinds
+        and not isinstance(v.relax, Dirichlet)
+        and "penalties: 'dirichlet_kl' compares Dirichlet laws, and only relax 'dirichlet' has one",
+        v.distill is not None
+        and not v.relax.sparse
+        and "distill: the teacher is the super-net under its expected weights, which 'first_order' trains already "
+        "where weights are not sampled",
+        v.distill is not None
+        and isinstance(v.schedule, Joint)
+        and "distill: sub-graphs learn from the super-net in the weights' step, and 'joint' has one for both",
+    )
+
+
+def search_space(task: Task, variant: Variant) -> Space:
+    """The space that a method searches of a task's; a UserError where the two do not go together."""
+    space = task.choices(edges=variant.edge_set if variant.edges is not None else 0)
+    if not variant.none:
+        dags = {name: choice.dag for name, choice in space.items()}
+
+        def keep(name: str, _: int, options: tuple[str, ...]) -> tuple[str, ...]:
+            dag = dags[name]
+            return tuple(o for o in options if o != NONE) if dag is not None and dag.keep is not None else options
+
+        space = narrowed(space, keep)
+    drawn = variant.edge_set * getattr(variant.edges, "k", 1) if variant.edges and variant.edges.sparse else None
+    for name, choice in space.items():
+        if drawn and choice.kind == "parent":
+            raise UserError(
+                f"variant.edges: {drawn} edges a node are drawn, and {name} keeps {choice.keep}; allowed: null"
+            )
+        if drawn and choice.dag is not None and choice.dag.keep != drawn:
+            raise UserError(
+                f"variant.edges: {drawn} edges a node are drawn, and a node of {name} keeps "
+                f"{choice.dag.keep or 'all'}; allowed here: null, softmax"
+            )
+        if choice.kind == "op" and isinstance(variant.relax, GumbelRanks) and variant.relax.k > choice.shape[1]:
+            raise UserError(
+                f"variant.relax.k: got {variant.relax.k}; allowed: 1 to {choice.shape[1]}, the options of {name}"
+            )
+    return space
+
+
+def refuse_search(variant: Variant, phase: Phase) -> None:
+    """UserError for search settings under which a method does not mean what it says."""
+    s = phase.logits
+    if isinstance(variant.relax, BinaryGate) and variant.relax.paths == 2 and (s.betas[0] or s.weight_decay):
+        raise UserError(
+            "variant.relax: 'binary_gate' with paths of 2 leaves the other options' probabilities alone, which Adam "
+            "with momentum or weight decay does not; allowed: search.logits.betas=[0,0.999] and "
+            "search.logits.weight_decay=0, or variant.relax.paths=null"
+        )
