@@ -89,6 +89,7 @@ class Results:
             "search_metrics": stages.get("search", {}).get("metrics", {}),
             "costs": told.get("costs", {}),
             "seconds": {name: stages[name]["seconds"][name] for name in ("search", "train") if name in stages},
+            "warnings": [text for part in stages.values() for text in part.get("warnings", ())],
             "genotype": stages.get("search", {}).get("genotype"),
         }
 

@@ -11,7 +11,7 @@ from nas_apps.core.drawing.page_stage import finite
 from nas_apps.core.drawing.page_text import figure, seconds, title
 from nas_apps.core.drawing.picture_spread import bands_svg, dots_svg, scatter_svg
 from nas_apps.core.drawing.svg import Pen, escape, pen
-from nas_apps.core.report import read_lines
+from nas_apps.core.logs import read_lines
 
 Outcome = Mapping[str, Any]
 
