@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nas_apps.console import command, ended_as_interrupted, fail, say
 from nas_apps.core.errors import UserError
 from nas_apps.core.files import no_space
 
@@ -36,9 +34,9 @@ def search(sources: Sources, run: Run, resume: Resume = False) -> None:
     """Search an architecture."""
     from nas_apps.core import runs
 
-    genotype = runs.search(_recipe(sources), run, resume=resume, command=_command())
-    _say(genotype.to_json())
-    _say(str(run / "genotype.json"))
+    genotype = runs.search(_recipe(sources), run, resume=resume, command=command())
+    say(genotype.to_json())
+    say(str(run / "genotype.json"))
 
 
 @app.command()
@@ -66,8 +64,8 @@ def derive(
     files.write_text(drawing, cell_svg(space, genotype))
     for message in collapsed(space, genotype).values():
         logs.say(message)
-    _say(summary.cell_text(space, genotype))
-    _say(str(out))
+    say(summary.cell_text(space, genotype))
+    say(str(out))
 
 
 @app.command()
@@ -81,8 +79,8 @@ def train(
     from nas_apps.core import runs
 
     recipe = _recipe(sources)
-    runs.train(recipe, runs.find_genotype(genotype, recipe), run, resume=resume, command=_command())
-    _say(str(run / "summary.json"))
+    runs.train(recipe, runs.find_genotype(genotype, recipe), run, resume=resume, command=command())
+    say(str(run / "summary.json"))
 
 
 @app.command()
@@ -94,23 +92,24 @@ def evaluate(
 
     figures = runs.evaluate(run) if table is None else runs.look_up(run, table)
     for name, value in figures.items():
-        _say(f"{name} {value:.6g}")
+        say(f"{name} {value:.6g}")
 
 
 @app.command()
 def report(run: Folder) -> None:
     """Write report.html and summary.json over the stages of a run, and compare what was trained."""
     from nas_apps.core import files, summary
-    from nas_apps.core.drawing.page import MARK, report_page
+    from nas_apps.core.drawing.page import report_page
+    from nas_apps.core.drawing.page_html import MARK
 
     page = run / "report.html"
     if page.exists() and MARK not in files.read_text(page, "a report"):
         raise UserError(f"{page}: not a report of nas_apps, and the report would go there; allowed: move it away")
     path = summary.combine(run)
     files.write_text(page, report_page(run))
-    _say(summary.overview(run))
-    _say(f"report: {page}")
-    _say(str(path))
+    say(summary.overview(run))
+    say(f"report: {page}")
+    say(str(path))
 
 
 @app.command()
@@ -124,10 +123,51 @@ def measure(
 
     figures = latency.measure(_recipe(sources), out, cells=cells)
     low, middle, high = (figures[name] for name in ("min", "median", "max"))
-    _say(f"measured: {low:.4g} to {high:.4g} ms, half of them under {middle:.4g} ms")
-    _say(f"measured again, a cell differs by {figures['noise']:.2%}: the noise that no predictor sees through")
-    _say(f"predictor, on the held-out fifth: error {figures['error']:.2%}, Kendall's tau {figures['tau']:.3f}")
-    _say(str(out))
+    say(f"measured: {low:.4g} to {high:.4g} ms, half of them under {middle:.4g} ms")
+    say(f"measured again, a cell differs by {figures['noise']:.2%}: the noise that no predictor sees through")
+    say(f"predictor, on the held-out fifth: error {figures['error']:.2%}, Kendall's tau {figures['tau']:.3f}")
+    say(str(out))
+
+
+@app.command()
+def sweep(
+    run: Annotated[Path, typer.Option(help="The folder of the sweep; a trial that is finished in it is left alone.")],
+    sources: Annotated[
+        list[str] | None, typer.Argument(help="YAML files, folders of them, and key=value overrides, over all trials.")
+    ] = None,
+    variants: Annotated[str, typer.Option(help="Methods, with commas: darts,gdas,random.")] = "",
+    seeds: Annotated[str, typer.Option(help="How many (3 is 0,1,2), or which, with commas.")] = "",
+    recipe: Annotated[
+        list[str] | None, typer.Option(help="A YAML file or a folder of them; several are compared.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Trials at a time; by default one for each CUDA device.")
+    ] = None,
+    no_train: Annotated[bool, typer.Option("--no-train", help="Search only.")] = False,
+    table: Annotated[
+        Path | None, typer.Option(help="Accuracies by cell (NAS-Bench-201) to look every cell up in.")
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option(help="Address of a Ray cluster that shares the disk; 'local' for here.")
+    ] = None,
+) -> None:
+    """Search and train for every recipe, variant and seed, and compare them in a table and a page."""
+    from nas_apps.core import sweep as plans
+    from nas_apps.core import sweep_run
+
+    names = [name.strip() for name in variants.split(",")] if variants else []
+    numbers = plans.numbers(seeds) if seeds else ()
+    trials = plans.plan(sources or [], run, recipes=recipe or [], variants=names, seeds=numbers)
+    try:
+        with ended_as_interrupted():
+            results = sweep_run.run(trials, run, train=not no_train, table=table, jobs=jobs, ray=ray, command=command())
+    except KeyboardInterrupt:
+        fail("interrupted; the same command goes on with what is not finished", 130)
+    say(results.text())
+    say(str(run / "sweep.html"))
+    if results.failures:
+        failed = f"{len(results.failures)} of {len(trials)} trials failed"
+        fail(f"{failed}; the same command tries them again ({run / 'table.md'} says why each did)", 1)
 
 
 @app.command()
@@ -138,14 +178,14 @@ def show(sources: Sources) -> None:
     from nas_apps.core.refusals import search_space
 
     recipe = _recipe(sources)
-    _say(OmegaConf.to_yaml(OmegaConf.create(recipe.plain())))
+    say(OmegaConf.to_yaml(OmegaConf.create(recipe.plain())))
     for name, choice in search_space(recipe.task, recipe.variant).items():
         rows, options = choice.shape
-        _say(
+        say(
             f"# {name}: {rows} decisions of {options} options: "
             + ", ".join(dict.fromkeys(option for row in choice.rows for option in row))
         )
-    _say(f"# data: {recipe.task.data_facts()}")
+    say(f"# data: {recipe.task.data_facts()}")
 
 
 @app.command()
@@ -154,7 +194,7 @@ def cite(sources: Sources) -> None:
     from nas_apps.core.variants import PAPERS
 
     for paper in _recipe(sources).variant.cite:
-        _say(f"{PAPERS[paper]}. arXiv:{paper}")
+        say(f"{PAPERS[paper]}. arXiv:{paper}")
 
 
 def main() -> None:
@@ -162,44 +202,25 @@ def main() -> None:
     interrupted = "interrupted; the same command with --resume goes on from the last checkpoint"
     try:
         if app(standalone_mode=False) == 130:
-            _fail(interrupted, 130)
+            fail(interrupted, 130)
     except UserError as error:
-        _fail(str(error))
+        fail(str(error))
     except _ClickError as error:
-        _fail(f"{error.format_message() or 'No verb given.'} (allowed: see nas-apps --help, nas-apps VERB --help)")
+        fail(f"{error.format_message() or 'No verb given.'} (allowed: see nas-apps --help, nas-apps VERB --help)")
     except (typer.Abort, KeyboardInterrupt):
-        _fail(interrupted, 130)
+        fail(interrupted, 130)
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":
             raise
-        _fail("out of memory on the device; a smaller batch_size, or a smaller network.channels, needs less")
+        fail("out of memory on the device; a smaller batch_size, or a smaller network.channels, needs less")
     except OSError as error:
         reason = no_space(error) or (error.filename and error.strerror)
         if not reason:
             raise
-        _fail(f"{error.filename}: {reason}" if error.filename else reason)
+        fail(f"{error.filename}: {reason}" if error.filename else reason)
 
 
 def _recipe(sources: list[str]) -> Recipe:
     from nas_apps.core import config
 
     return config.load([s for s in sources if "=" not in s], [s for s in sources if "=" in s])
-
-
-def _command() -> str:
-    return shlex.join(["nas-apps", *sys.argv[1:]])
-
-
-def _leads() -> bool:
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _say(text: str) -> None:
-    if _leads():
-        typer.echo(text)
-
-
-def _fail(message: str, status: int = 2) -> None:
-    rank = "" if _leads() else f" (rank {os.environ['RANK']})"  # a mistake that only one rank meets is still told
-    typer.echo(f"nas-apps{rank}: {message}", err=True)
-    sys.exit(status)

@@ -27,6 +27,7 @@ from nas_apps.core import checkpoint, config
 from nas_apps.core.cell import Fixed
 from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
+from nas_apps.core.parts.relax import RELAXATIONS
 from nas_apps.core.variants import PAPERS, VARIANTS
 
 TINY = ("task=toy", "task.points=96", "search.epochs=4", "search.batch_size=16", "search.log_steps=1",
@@ -124,12 +125,15 @@ def test_the_options_of_the_verbs_are_frozen() -> None:
         "evaluate": {"--table"},
         "report": set(),
         "measure": {"--out", "--cells"},
+        "sweep": {"--run", "--variants", "--seeds", "--recipe", "--jobs", "--no-train", "--table", "--ray"},
         "show": set(),
         "cite": set(),
     }
 
 
-@pytest.mark.parametrize("verb", ["search", "derive", "train", "evaluate", "report", "measure", "show", "cite"])
+@pytest.mark.parametrize(
+    "verb", ["search", "derive", "train", "evaluate", "report", "measure", "sweep", "show", "cite"]
+)
 def test_every_verb_explains_itself(cli: Run, verb: str) -> None:
     ended = cli(verb, "--help")
     first = (getattr(command_line, verb).__doc__ or "").split(",")[0].rstrip(".")
@@ -140,7 +144,8 @@ def test_every_verb_explains_itself(cli: Run, verb: str) -> None:
 def test_help_names_the_verbs_and_no_verb_is_a_mistake(cli: Run) -> None:
     ended = cli("--help")
     assert (ended.status, ended.err) == (0, "")
-    assert all(verb in ended.out for verb in ("search", "derive", "train", "evaluate", "report", "show", "cite"))
+    verbs = ("search", "derive", "train", "evaluate", "report", "sweep", "show", "cite")
+    assert all(verb in ended.out for verb in verbs)
     without = cli()
     assert without.status == 2
     assert without.err == "nas-apps: No verb given. (allowed: see nas-apps --help, nas-apps VERB --help)\n"
@@ -175,8 +180,9 @@ def test_derive_evaluate_and_report_end_with_what_they_made(cli: Run, finished: 
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_recipe_in_a_run_folder_reproduces_the_run(cli: Run, variant: str) -> None:
-    assert cli("search", *TINY, f"variant={variant}", "seed=5", "--run", "one").status == 0
+def test_the_recipe_in_a_run_folder_reproduces_the_run(cli: Run, variant: str, measured: Path) -> None:
+    sources = [*TINY, f"variant={variant}", "seed=5", f"search.latency.file={measured}"]
+    assert cli("search", *sources, "--run", "one").status == 0
     assert cli("search", "one/recipe.yaml", "--run", "two").status == 0
     if VARIANTS[variant].schedule.searches:
         assert Path("one/metrics.jsonl").read_bytes()
@@ -198,7 +204,8 @@ def test_show_prints_a_recipe_that_loads_again_and_runs_nothing(cli: Run, varian
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "shown.yaml").write_text(ended.out)
     assert config.load(["shown.yaml"]) == config.load([], sources)
-    assert "# cell.op: 5 decisions of 4 options: none, skip_connect, linear, tanh\n" in ended.out
+    options = ["none", "skip_connect", "linear", "tanh"][not VARIANTS[variant].none :]
+    assert f"# cell.op: 5 decisions of {len(options)} options: {', '.join(options)}\n" in ended.out
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -243,14 +250,14 @@ WRONG = {
     "task=toy device=5": "device: got 5; allowed: text",
     "task=toy precision=fp16": "precision: got 'fp16'; allowed: auto, fp32, bf16",
     "task=toy variant=dart": f"variant: no 'dart'; allowed: {', '.join(sorted(VARIANTS))}",
-    "task=toy variant=3": "variant: no 3; allowed: darts, darts_2nd",
-    "task=toy variant.nope=1": "variant (darts): no 'nope'; allowed: derive, edges, name, relax, schedule, stop",
+    "task=toy variant=3": "variant: no 3; allowed: beta_darts, darts, darts_2nd",
+    "task=toy variant.nope=1": "variant (darts): no 'nope'; allowed: derive, distill, edge_set, edges, name",
     "task=toy variant.cite=[x]": "variant.cite: goes with the name 'darts'; allowed: nothing, or 1806.09055",
-    "task=toy variant.relax=nope": "variant.relax: no 'nope'; allowed: gumbel_one_hot, sigmoid, softmax",
-    "task=toy variant.edges=nope": "variant.edges: no 'nope'; allowed: gumbel_one_hot, null, sigmoid, softmax",
-    "task=toy variant.edges.temperature=1": "variant.edges.name: not given; allowed: gumbel_one_hot, sigmoid, softmax",
-    "task=toy variant.wiring=3": "variant.wiring: no 3; allowed: drop_path, full, partial",
-    "task=toy variant.wiring.k=2": "variant.wiring (full): no 'k'; allowed: name",
+    "task=toy variant.relax=nope": f"variant.relax: no 'nope'; allowed: {', '.join(sorted(RELAXATIONS))}",
+    "task=toy variant.edges=nope": f"variant.edges: no 'nope'; allowed: {', '.join(sorted([*RELAXATIONS, 'null']))}",
+    "task=toy variant.edges.temperature=1": f"variant.edges.name: not given; allowed: {', '.join(sorted(RELAXATIONS))}",
+    "task=toy variant.wiring=3": "variant.wiring: no 3; allowed: aux_skip, full, partial",
+    "task=toy variant.wiring.k=2": "variant.wiring (full): no 'k'; allowed: drop, name",
     "task=toy variant=pc_darts variant.wiring.k=0": "variant.wiring.k: ",
     "task=toy variant=pc_darts variant.wiring.k=two": "variant.wiring.k: got 'two'; allowed: an integer",
     "task=toy variant=gdas variant.relax.temperature=hot":
@@ -259,7 +266,7 @@ WRONG = {
         "variant.relax.temperature.end: not given; allowed: a finite number",
     "task=toy variant.derive=random": "variant.derive: 'random' ignores what is searched, so its schedule",
     "task=toy variant=gdas variant.schedule=unrolled": "variant.schedule: the look-ahead differentiates the training",
-    "task=toy search.drop_path=0.2": "search.drop_path: paths are dropped in the final training alone; allowed: train",
+    "task=toy search.drop_path=0.2": "search.drop_path: is of the final training alone; allowed: train",
     "task=toy search.epochs=-1": "search.epochs: got -1; allowed: 0 and more",
     "task=toy search.batch_size=0": "search.batch_size: got 0; allowed: 1 and more",
     "task=toy train.batch_size=-3": "train.batch_size: got -3; allowed: 1 and more",
@@ -318,7 +325,7 @@ def test_what_is_wrong_in_a_recipe_is_one_line_before_anything_is_written(
         ("hello", "recipe: no 'hello'; allowed: device, precision"),
         ("1: 2", "recipe: no 1; allowed: device, precision"),
         ("task: {name: toy}\nsearch: [1]", "search: got [1]; allowed: a table of keys"),
-        ("task: toy\nvariant: [1]", "variant: no [1]; allowed: darts"),
+        ("task: toy\nvariant: [1]", "variant: no [1]; allowed: beta_darts, darts"),
         (b"\x80\xff", "r.yaml: cannot read a recipe: not a text file"),
     ],
 )
@@ -340,10 +347,31 @@ def test_a_file_that_is_not_a_recipe_is_one_line(cli: Run, text: str | bytes, co
         ("search task=toy --run", "Option '--run' requires an argument."),
         ("serch task=toy", "No such command 'serch'. Did you mean 'search'?"),
         ("report a b", "Got unexpected extra argument"),
+        ("sweep task=toy", "Missing option '--run'."),
+        ("sweep task=toy --run x --jobs 0", "Invalid value for '--jobs': "),
     ],
 )
 def test_a_wrong_command_is_one_line_that_says_where_help_is(cli: Run, words: str, complaint: str) -> None:
     refused(cli(*words.split()), f"nas-apps: {complaint}", "(allowed: see nas-apps --help, nas-apps VERB --help)")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("", "task: not given; allowed: image, toy"),
+        ("task=toy --seeds x", "--seeds: got 'x'; allowed: how many (3 is 0,1,2), or seeds with commas"),
+        ("task=toy --variants darts,gads", "gads: variant: no 'gads'; allowed: "),
+        ("task=toy seed=1 --seeds 2", "seed: got 1 among the overrides and 0 in --seeds; allowed: one of the two"),
+        ("task=toy --recipe none.yaml", "none: none.yaml: no such recipe; allowed"),
+        ("task=toy --table none.csv", "none.csv: no such table; allowed: a file of accuracies by cell"),
+        ("task=toy --ray nonsense", "--ray: "),
+    ],
+)
+def test_what_is_wrong_with_a_sweep_is_one_line_before_anything_is_written(
+    cli: Run, words: str, complaint: str, tmp_path: Path
+) -> None:
+    refused(cli("sweep", *words.split(), "--run", "run"), f"nas-apps: {complaint}")
+    assert not list(tmp_path.iterdir())
 
 
 # What is wrong where a run is computed, or with what.
@@ -432,7 +460,10 @@ def test_what_the_image_task_cannot_do_is_one_line(cli: Run, overrides: str, com
         ("train {} --genotype gate.json --run new", "gate[0]: keeps nothing; allowed: "),
         ("search {} --run search", "search: holds a run; allowed: --resume to go on with it, or another folder"),
         ("search {} seed=3 --run search --resume", "search: holds a run of another recipe: seed is 0 there and 3 here"),
-        ("search {} --run train --resume", "train/checkpoint.pt: written by a training, and this is a search"),
+        (
+            "search {} --run train --resume",
+            "train/checkpoint.pt: written by a training; allowed: the folder of a search",
+        ),
         ("train {} --genotype search/genotype.json --run search --resume", "written by a search, and this is a"),
         ("search {} --run notes.txt", "notes.txt: is a file; allowed: a folder for the run"),
         ("search {} --run notes.txt/run", "notes.txt/run: cannot write: "),
@@ -470,8 +501,8 @@ DAMAGED = {
     "truncated": "checkpoint.pt: truncated, or not a checkpoint; move it away to start anew",
     "empty": "checkpoint.pt: truncated, or not a checkpoint; move it away to start anew",
     "foreign": "checkpoint.pt: not a checkpoint of nas_apps; move it away to start anew",
-    "headless": "checkpoint.pt: checkpoint version None; this release reads version 1",
-    "later": "checkpoint.pt: checkpoint version 7; this release reads version 1",
+    "headless": "checkpoint.pt: checkpoint version None; this release reads version 2",
+    "later": "checkpoint.pt: checkpoint version 7; this release reads version 2",
 }
 
 

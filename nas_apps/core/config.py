@@ -86,7 +86,7 @@ def build(data: Mapping[str, Any]) -> Recipe:
     task = from_plain(task_type, settings, "task", name=task_name)
     name, variant = _variant(data.get("variant", "darts"))
     nodes = {phase: dict(mapping(data.get(phase, {}), phase)) for phase in ("search", "train")}
-    nodes["search"]["logits"] = {**variant.logits, **mapping(nodes["search"].get("logits", {}), "search.logits")}
+    nodes["search"]["logits"] = _merged(variant.logits, nodes["search"].get("logits", {}))
     phases = {phase: _phase(task_type, phase, node) for phase, node in nodes.items()}
     hints = hints_of(Recipe)
     rest = {key: convert(hints[key], data[key], key) for key in ("seed", "device", "precision") if key in data}
@@ -137,7 +137,8 @@ def _variant(node: Any) -> tuple[str, Variant]:
     for key in fixed:
         kept = row.pop(key)
         if settings.pop(key, kept) != kept:
-            raise UserError(f"variant.{key}: goes with the name {name!r}; allowed: nothing, or {kept}")
+            words = ", ".join(map(str, kept)) if isinstance(kept, list) else kept
+            raise UserError(f"variant.{key}: goes with the name {name!r}; allowed: nothing, or {words}")
     for key, given in settings.items():
         if key not in row:
             raise unknown(f"variant ({name})", key, ["name", *row])

@@ -84,7 +84,6 @@ def leave(
     command: str | None,
 ) -> None:
     """Write the genotype, its drawing and the summary of a stage that is over."""
-    phase = recipe.search if stage == "search" else recipe.train
     genotype.save(folder / "genotype.json")
     files.write_text(folder / "cell.svg", cell_svg(recipe.task.choices(), genotype))
     default = f"nas-apps {stage} {shlex.quote(str(folder / 'recipe.yaml'))} --run NEW"
@@ -95,7 +94,7 @@ def leave(
         "seed": recipe.seed,
         "genotype": genotype.kept,
         "metrics": logs.last_figures(folder, genotype.meta["steps"] if verdict else steps),
-        "costs": describe(recipe.task, genotype, phase),
+        "costs": describe(recipe.task, genotype, recipe.train),
         "steps": steps,
         "stopped": verdict and verdict._asdict(),
         "warnings": logs.warnings(folder),

@@ -36,11 +36,9 @@ class Extras:
         """The sum of the penalties, None where there is nothing to add; and each by its name. step: of the logits."""
         if not self.penalties:
             return None, {}
-        names = list(decided(arch.space))
-        means = arch.means(progress)
         seen = Seen(
-            {name: arch.logits[name] for name in names},
-            {name: means[name] for name in names},
+            {name: arch.logits[name] for name in decided(arch.space)},
+            arch.means(progress),
             progress,
             self.prices,
             torch.Generator().manual_seed(mix(arch.seed, 4, step)),

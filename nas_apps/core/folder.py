@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from nas_apps.core import files
 from nas_apps.core.config import Recipe, load
 from nas_apps.core.errors import UserError
+from nas_apps.core.parts.penalty import Cost
 from nas_apps.core.runtime import Runtime
 from nas_apps.core.space import Space
 from nas_apps.core.space_json import space_to_json
@@ -29,7 +30,8 @@ def relevant(recipe: Recipe, stage: str) -> dict[str, Any]:
     data = recipe.plain()
     leave = {"search": ("train", "device"), "train": ("search", "variant", "device")}[stage]
     kept = {key: value for key, value in data.items() if key not in leave}
-    if stage == "search" and recipe.search.budget is not None:  # the network that may not cost more
+    priced = recipe.search.budget or any(isinstance(penalty, Cost) for penalty in recipe.variant.penalties)
+    if stage == "search" and priced:  # the network that may not cost more
         kept["train"] = {"network": data["train"]["network"]}
     return kept
 

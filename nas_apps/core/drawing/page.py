@@ -7,17 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from nas_apps.core.drawing.page_figures import cell_section, curve_section, weight_section
+from nas_apps.core.drawing.page_html import cell, html_page, table
 from nas_apps.core.drawing.page_stage import Stage, read_stages
-from nas_apps.core.drawing.page_style import STYLE
 from nas_apps.core.drawing.page_text import figure, higher_is_better, seconds, short, title
 from nas_apps.core.drawing.svg import escape
 
-NOTHING = "\u2013"
 Value = Callable[[str, object], str]
-
-
-MARK = '<meta name="generator" content="nas_apps">'
-"""By which a report that is there already is known for one of ours."""
 
 
 def report_page(folder: Path) -> str:
@@ -44,13 +39,7 @@ def report_page(folder: Path) -> str:
         _by_stage("Versions", stages, "versions", _as_told),
         _absences(stages),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'{MARK}\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(heading)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(part for part in body if part)
-        + "\n</main>\n</body>\n</html>\n"
-    )
+    return html_page(heading, body)
 
 
 def _main(stages: Sequence[Stage]) -> Stage | None:
@@ -126,12 +115,12 @@ def _comparison(stages: Sequence[Stage]) -> str:
     best = {key: _best(key, [stage for stage in told if not stage.searched]) for key in metrics}
     rows = []
     for stage in told:
-        cells = [_cell(figure(key, stage.table("metrics").get(key, "")), best=stage in best[key]) for key in metrics]
-        cells += [_cell(figure(key, stage.table("costs").get(key, ""))) for key in costs]
+        cells = [cell(figure(key, stage.table("metrics").get(key, "")), best=stage in best[key]) for key in metrics]
+        cells += [cell(figure(key, stage.table("costs").get(key, ""))) for key in costs]
         times = [value for value in stage.table("seconds").values() if isinstance(value, int | float)]
-        cells.append(_cell(_time("", sum(times)) if times else ""))
+        cells.append(cell(_time("", sum(times)) if times else ""))
         rows.append((stage.name, cells))
-    return f"<section><h2>Comparison</h2>{_table(['Stage', *heads], rows)}</section>"
+    return f"<section><h2>Comparison</h2>{table(['Stage', *heads], rows)}</section>"
 
 
 def _best(key: str, stages: Sequence[Stage]) -> list[Stage]:
@@ -157,12 +146,12 @@ def _by_stage(heading: str, stages: Sequence[Stage], key: str, text: Value) -> s
     rows = [
         (
             title(name) if key == "costs" else name,
-            [_cell(text(name, stage.table(key)[name]) if name in stage.table(key) else "") for stage in shown],
+            [cell(text(name, stage.table(key)[name]) if name in stage.table(key) else "") for stage in shown],
         )
         for name in names
     ]
     heads = ["", *(stage.name for stage in shown)] if not same else []
-    return f"<section><h2>{heading}</h2>{_table(heads, rows, fit=True)}</section>"
+    return f"<section><h2>{heading}</h2>{table(heads, rows, fit=True)}</section>"
 
 
 def _both(name: str, value: object) -> str:
@@ -182,18 +171,6 @@ def _keys(stages: Sequence[Stage], key: str) -> list[str]:
 def _metrics(stages: Sequence[Stage]) -> list[str]:
     """The names of metrics, losses last: they are seldom what a run is judged by."""
     return sorted(_keys(stages, "metrics"), key=lambda name: name.startswith("loss"))
-
-
-def _cell(text: str, *, best: bool = False) -> str:
-    kind = ' class="best"' if best else "" if text else ' class="no"'
-    return f"<td{kind}>{escape(text or NOTHING)}</td>"
-
-
-def _table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], *, fit: bool = False) -> str:
-    top = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
-    lines = "".join(f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>' for name, cells in rows)
-    head = f"<thead><tr>{top}</tr></thead>" if heads else ""
-    return f'<div class="scroll{" fit" if fit else ""}"><table>{head}<tbody>{lines}</tbody></table></div>'
 
 
 def _commands(stages: Sequence[Stage]) -> str:

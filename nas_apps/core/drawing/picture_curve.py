@@ -44,9 +44,9 @@ def curves_svg(
     """
     width, height = size
     pens = pens or {name: pen(index) for index, name in enumerate(series)}
-    legend, legend_height = _legend(list(series), pens, width)
+    key, key_height = legend(list(series), pens, width)
     points = [point for values in series.values() for point in values if all(map(math.isfinite, point))]
-    plot_top, plot_bottom = TOP + legend_height, height - BOTTOM
+    plot_top, plot_bottom = TOP + key_height, height - BOTTOM
     ys = [y for _, y in points] or [0.0]
     low, high = y_range(ys if points else [])
     y_scale = Scale(low, high, plot_bottom, plot_top)
@@ -60,7 +60,8 @@ def curves_svg(
     notes = ["faint: as logged"] if any(len(values) > SMOOTHED for values in series.values()) else []
     notes += [f"cut off; highest {tick_text(float(format(max(ys), '.3g')))}"] if max(ys) > high else []
     head += label(width - RIGHT, 21, "; ".join(notes), role="muted", size=10, text_anchor="end") if notes else ""
-    return document(width, height, title, head, legend, _axes(x_scale, y_scale), *lines, foot)
+    axes = y_axis(y_scale, LEFT, x_scale.end) + x_axis(x_scale, LEFT, plot_bottom)
+    return document(width, height, title, head, key, axes, *lines, foot)
 
 
 def y_range(values: Sequence[float]) -> tuple[float, float]:
@@ -163,19 +164,26 @@ def _stroke(data: str, ink: Pen, width: float) -> str:
     )
 
 
-def _axes(x_scale: Scale, y_scale: Scale) -> str:
+def y_axis(y_scale: Scale, left: float, right: float) -> str:
+    """Round values up the left side, each with a rule across."""
     parts = []
     for value in ticks(y_scale.low, y_scale.high):
         y = y_scale(value)
-        parts.append(element("path", role="rule", d=line([(LEFT, y), (x_scale.end, y)])))
-        parts.append(label(LEFT - 7, y + 3.5, tick_text(value), role="muted", size=10, text_anchor="end"))
+        parts.append(element("path", role="rule", d=line([(left, y), (right, y)])))
+        parts.append(label(left - 7, y + 3.5, tick_text(value), role="muted", size=10, text_anchor="end"))
+    return "".join(parts)
+
+
+def x_axis(x_scale: Scale, left: float, bottom: float) -> str:
+    """Round values along the bottom."""
+    parts = []
     for value in ticks(x_scale.low, x_scale.high):
         if value != int(value) and x_scale.high - x_scale.low >= 1:
             continue
         x = x_scale(value)
-        parts.append(element("path", role="axis", d=line([(x, y_scale.start), (x, y_scale.start + 4)])))
-        parts.append(label(x, y_scale.start + 15, tick_text(value), role="muted", size=10, text_anchor="middle"))
-    parts.append(element("path", role="axis", d=line([(LEFT, y_scale.start), (x_scale.end, y_scale.start)])))
+        parts.append(element("path", role="axis", d=line([(x, bottom), (x, bottom + 4)])))
+        parts.append(label(x, bottom + 15, tick_text(value), role="muted", size=10, text_anchor="middle"))
+    parts.append(element("path", role="axis", d=line([(left, bottom), (x_scale.end, bottom)])))
     return "".join(parts)
 
 
@@ -191,7 +199,7 @@ def tick_text(value: float) -> str:
     return f"{value:.6g}"
 
 
-def _legend(names: list[str], pens: Mapping[str, Pen], width: float) -> tuple[str, float]:
+def legend(names: list[str], pens: Mapping[str, Pen], width: float) -> tuple[str, float]:
     """One entry a series, in lines; nothing for a single series that has no name."""
     parts, x, y = [], 14.0, 40.0
     for name in names:

@@ -166,7 +166,8 @@ def _edges(name: str, space: Space, weights: Mapping[str, Tensor]) -> list[float
     if name not in weights:
         return None
     strengths: dict[int, float] = {}
-    options, row = space[name].rows[0], weights[name][0].tolist()
+    row = weights[name][0].tolist()
+    options = space[name].rows[0] if name in space else map(str, range(len(row)))  # weights say more than the space
     for option, weight in zip(options, row, strict=True):
         for state in states(option):
             strengths[state] = max(weight, strengths.get(state, weight))

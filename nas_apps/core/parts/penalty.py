@@ -21,7 +21,8 @@ from nas_apps.core.space import Space, decided
 class Seen(NamedTuple):
     """What a penalty sees.
 
-    logits, means: of each choice `[R, O]`, the means (expected weights) differentiable in the logits. prices: by what
+    logits: of each choice that a genotype decides, `[R, O]`. means: the expected weights of each choice, edges' too,
+    differentiable in the logits. prices: by what
     is priced, the cost of the network that tables of weights stand for. rng: of the CPU, for penalties that draw.
     """
 
@@ -53,7 +54,7 @@ class ZeroOne:
         bounded(self, NOT_NEGATIVE, "weight")
 
     def __call__(self, seen: Seen) -> Tensor:
-        entries = torch.cat([table.flatten() for table in seen.means.values()])
+        entries = torch.cat([seen.means[name].flatten() for name in seen.logits])
         return -(entries - 0.5).square().mean()
 
 
