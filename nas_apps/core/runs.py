@@ -14,7 +14,7 @@ import torch
 
 from nas_apps.core import checkpoint, files
 from nas_apps.core.arch import Arch, Draw, one_hot
-from nas_apps.core.budget import Limit, limit, spent
+from nas_apps.core.budget import Limit, limit, measured, settled, spent
 from nas_apps.core.checkpoint import Checkpoints
 from nas_apps.core.config import Recipe, task_name
 from nas_apps.core.drawing.picture import cell_svg
@@ -65,7 +65,9 @@ def search(recipe: Recipe, folder: str | Path, *, resume: bool = False, command:
         if runtime.leads:
             claim(folder, recipe, space)
         figures = _run(folder, recipe, learner, streams, evaluate, genotype)
-        found = _final(folder, recipe, learner.arch, held_to, runtime, int(figures["step"]))
+        steps = int(figures["step"])
+        there = runtime.gather(settled(folder, recipe, steps) if runtime.leads else None)[0]
+        found = there or _final(recipe, learner.arch, held_to, runtime, steps)
         if runtime.leads:
             _leave(folder, recipe, found, runtime, stage="search", figures=figures, command=command)
         runtime.wait()
@@ -112,8 +114,11 @@ def derive(folder: str | Path) -> Genotype:
         state = checkpoint.read(folder / "checkpoint.pt", stage="search")
         arch.load_state_dict(state["learner"]["arch"])
         steps = int(state["step"])
-    with start(recipe.device, recipe.precision) as runtime:
-        return _final(folder, recipe, arch, limit(recipe, runtime), runtime, steps)
+    there = settled(folder, recipe, steps)
+    if there is not None:
+        return there
+    with start(recipe.device if measured(recipe) else "cpu", recipe.precision) as runtime:
+        return _final(recipe, arch, limit(recipe, runtime), runtime, steps)
 
 
 def evaluate(folder: str | Path) -> dict[str, float]:
@@ -189,13 +194,8 @@ def _derive(recipe: Recipe, arch: Arch, held_to: Limit | None = None, *, final: 
     return rule(arch.space, weights, torch.Generator().manual_seed(seed)).validate(arch.space)
 
 
-def _final(folder: Path, recipe: Recipe, arch: Arch, held_to: Limit | None, runtime: Runtime, steps: int) -> Genotype:
-    """What a search ends with. Where that depends on measurements, it is settled once."""
-    path = folder / "genotype.json"
-    if held_to is not None and held_to.price.discrete and path.exists():
-        there = Genotype.load(path)
-        if there.meta.get("steps") == steps:
-            return there
+def _final(recipe: Recipe, arch: Arch, held_to: Limit | None, runtime: Runtime, steps: int) -> Genotype:
+    """What a search ends with: found by one rank, since it may depend on measurements."""
     found = _derive(recipe, arch, held_to, final=True) if runtime.leads else None
     if held_to is not None and found is not None:
         held_to.check(found)
