@@ -462,7 +462,7 @@ def test_what_the_image_task_cannot_do_is_one_line(cli: Run, overrides: str, com
         ("search {} seed=3 --run search --resume", "search: holds a run of another recipe: seed is 0 there and 3 here"),
         (
             "search {} --run train --resume",
-            "train/checkpoint.pt: written by a training; allowed: the folder of a search",
+            "checkpoint.pt: written by a training; allowed: the folder of a search",
         ),
         ("train {} --genotype search/genotype.json --run search --resume", "written by a search, and this is a"),
         ("search {} --run notes.txt", "notes.txt: is a file; allowed: a folder for the run"),
@@ -470,7 +470,7 @@ def test_what_the_image_task_cannot_do_is_one_line(cli: Run, overrides: str, com
         ("search {} --run .", ".: holds other files and no recipe.yaml; allowed: a new folder, or that of a run"),
         (f"search {{}} --run {'x' * 300}", "File name too long; allowed: a folder for the run"),
         ("derive none --out new.json", "none: no recipe.yaml in it; allowed: the folder of a search or of a training"),
-        ("derive train --out new.json", "train/checkpoint.pt: written by a training; allowed: the folder of a search"),
+        ("derive train --out new.json", "checkpoint.pt: written by a training; allowed: the folder of a search"),
         ("derive search --out option.json", "option.json: holds another genotype; allowed: another --out"),
         ("derive search --out notes.txt", "notes.txt: not JSON"),
         ("derive search --out search/cell.svg", "search/cell.svg: the drawing's name; allowed: --out with another"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -64,6 +65,19 @@ def spent(recipe: Recipe, genotype: Genotype, runtime: Runtime) -> dict[str, Any
     """A recipe's budget, and what the network of a genotype costs of it."""
     assert recipe.search.budget is not None
     return {**asdict(recipe.search.budget), "cost": exact(recipe, genotype, runtime)}
+
+
+def measured(recipe: Recipe) -> bool:
+    """Whether what a search ends with depends on measurements: its budget has a cap on latency."""
+    budget = recipe.search.budget
+    return budget is not None and budget.of == "latency" and budget.cap is not None
+
+
+def settled(folder: Path, recipe: Recipe, steps: int) -> Genotype | None:
+    """What a search has ended with, where to derive it again would be to measure it again."""
+    path = folder / "genotype.json"
+    there = Genotype.load(path) if measured(recipe) and path.exists() else None
+    return there if there is not None and there.meta.get("steps") == steps else None
 
 
 def limit(recipe: Recipe, runtime: Runtime) -> Limit | None:
@@ -130,7 +144,7 @@ class Limit:
             if high > STRONGEST_PULL:
                 return self._cheapest(rule, space)
             best, fits = at(high)
-        while high - low > 1e-4 * high:
+        while high - low > 1e-4 * high + 1e-9:
             middle = (low + high) / 2
             genotype, fits = at(middle)
             low, high, best = (low, middle, genotype) if fits else (middle, high, best)
@@ -158,7 +172,7 @@ class Limit:
         rng = torch.Generator().manual_seed(seed)
         for _ in range(TRIES):
             genotype = rule(space, {}, rng)
-            if all(self.cost(genotype, final=measured) <= self.cap for measured in {False, final}):
+            if all(self.cost(genotype, final=last) <= self.cap for last in {False, final}):
                 return genotype
         raise UserError(f"{self._got()}, and none of {TRIES} random cells costs so little; allowed: more")
 

@@ -12,7 +12,7 @@ import torch
 
 from nas_apps.core import files, logs
 from nas_apps.core.arch import Arch, Draw
-from nas_apps.core.budget import Limit, spent
+from nas_apps.core.budget import Limit, settled, spent
 from nas_apps.core.config import Recipe, task_name
 from nas_apps.core.diagnosis import read_history
 from nas_apps.core.drawing.picture import cell_svg
@@ -42,11 +42,9 @@ def found(
 
     Where that depends on measurements, it is settled once, and read from the folder after.
     """
-    path = folder / "genotype.json"
-    if limit is not None and limit.price.discrete and path.exists():
-        there = Genotype.load(path)
-        if there.meta.get("steps") == steps:
-            return there
+    there: Genotype | None = runtime.gather(settled(folder, recipe, steps) if runtime.leads else None)[0]
+    if there is not None:
+        return there
     origin = {"task": task_name(recipe.task), "variant": recipe.variant_name, "seed": recipe.seed, "steps": steps}
     ours = None
     if runtime.leads and verdict is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from nas_apps.core import checkpoint, files, logs
 from nas_apps.core.arch import Arch
-from nas_apps.core.budget import limit
+from nas_apps.core.budget import limit, settled
 from nas_apps.core.checkpoint import checkpoints_of
 from nas_apps.core.config import Recipe
 from nas_apps.core.diagnosis import collapsed, read_history
@@ -100,6 +100,9 @@ def derive(folder: str | Path) -> Genotype:
         steps = int(state["step"])
         if not adaptive(stop):
             verdict = ask(stop, read_history(folder, steps), arch.space, recipe.search.epochs)
+    there = settled(folder, recipe, steps)
+    if there is not None:
+        return there
     with start(recipe.device, recipe.precision) as runtime:
         return found(folder, recipe, arch, limit(recipe, runtime), runtime, steps, verdict)
 

@@ -105,6 +105,13 @@ def test_logits_that_are_sure_of_a_dear_cell_still_give_a_cheap_one() -> None:
     assert cost(held(10.0).derive(Strongest(), SPACE, weights, 0)) == 10
 
 
+def test_options_that_are_equally_likely_go_to_the_cheapest() -> None:
+    space = cell_choices("c", DAG, (("large", "small"),) * 5)
+    weights = {"c.op": torch.full((5, 2), 0.5)}
+    assert cost(Strongest()(space, weights, torch.Generator())) == 38
+    assert cost(held(37.0, space).derive(Strongest(), space, weights, 0)) == 22
+
+
 def test_costs_of_a_narrower_space_are_those_of_the_options_that_are_left() -> None:
     narrow = cell_choices("c", DAG, (("large", "small"),) * 5)
     weights = {"c.op": torch.tensor([0.9, 0.1]).expand(5, 2)}
@@ -211,6 +218,9 @@ def test_a_budget_of_latency_needs_a_file_of_this_device(recipe: Callable[..., R
     slow = recipe(*settings, "search.budget.cap=1e6")
     assert nas_apps.search(slow, tmp_path / "a") == nas_apps.derive(tmp_path / "a")
     told = json.loads((tmp_path / "a" / "summary.json").read_text())["budget"]
+    file.unlink()  # what the search ended with is settled
+    assert nas_apps.derive(tmp_path / "a") == Genotype.load(tmp_path / "a" / "genotype.json")
+    latency.measure(recipe(), file, cells=12, clock=lambda network, inputs: float(sum(1 for _ in network.modules())))
     assert told["cap"] == 1e6
     assert 0 < told["cost"] < 1e6
     with pytest.raises(UserError, match=r"search\.budget\.cap: got 1e-06 ms; allowed: .* and more, the cheapest"):
