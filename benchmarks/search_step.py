@@ -25,6 +25,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from nas_apps.core.config import Recipe, load
 from nas_apps.core.folder import device_name
+from nas_apps.core.latency import measure
 from nas_apps.core.learner import Learner
 from nas_apps.core.learners import search_learner
 from nas_apps.core.parts.schedule import TRAIN, VALID
@@ -109,6 +110,13 @@ def random_images(folder: Path, *, batch_size: int) -> tuple[str, ...]:
     pixels, labels = rng.integers(0, 256, (number, 32, 32, 3), np.uint8), np.arange(number) % 10
     np.savez(path, x_train=pixels, y_train=labels)
     return "task=image", f"task.data={path}", f"search.batch_size={batch_size}"
+
+
+def measured(folder: Path, *settings: str) -> str:
+    """Measure what methods need that go by latency; the override that names it."""
+    file = folder / "latency.safetensors"
+    measure(load([], (*settings, "train.network.channels=4", "train.network.cells=3")), file, cells=10)
+    return f"search.latency.file={file}"
 
 
 def method(runtime: Runtime, *overrides: str) -> Method:
@@ -231,6 +239,7 @@ def main(
     sizes = f"search.network.channels={channels}", f"search.network.cells={cells}"
     with tempfile.TemporaryDirectory() as folder, start(device, precision) as runtime:
         settings = *random_images(Path(folder), batch_size=batch_size), *sizes
+        settings += (measured(Path(folder), *settings),)
         ready = {name: method(runtime, *settings, *overrides) for name, overrides in METHODS.items()}
         columns = time_columns(seconds(ready, runtime, repeats=repeats))
         columns |= memory_columns(ready, runtime, draws=draws)
