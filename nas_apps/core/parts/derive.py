@@ -64,9 +64,10 @@ class Strongest:
                 skips = [
                     (table[r][choice.rows[r].index(SKIP)], r) for r, row in enumerate(kept[name]) if row == (SKIP,)
                 ]
-                if len(skips) <= self.max_skips:
+                others = [skip for skip in skips if skip[0] >= 0]  # not taken out yet: a row may have nothing else
+                if len(skips) <= self.max_skips or not others:
                     break
-                weakest = min(skips)[1]
+                weakest = min(others)[1]
                 table[weakest][choice.rows[weakest].index(SKIP)] = -1.0
                 kept[name] = self._rows(name, choice, table, space, weights)
         return Genotype(kept)
