@@ -163,16 +163,14 @@ def _ranked(options: tuple[str, ...], weights: list[float]) -> list[tuple[str, f
 
 
 def _edges(name: str, space: Space, weights: Mapping[str, Tensor]) -> list[float] | None:
-    """How strong each state is as a source of a node: where options hold several states, that of the best it is in."""
+    """How strong each state is as a source of a node: its weight; where options are pairs, 1 for those of the best."""
     if name not in weights:
         return None
-    strengths: dict[int, float] = {}
     row = weights[name][0].tolist()
     options = space[name].rows[0] if name in space else map(str, range(len(row)))  # weights say more than the space
-    for option, weight in zip(options, row, strict=True):
-        for state in states(option):
-            strengths[state] = max(weight, strengths.get(state, weight))
-    return [strengths[state] for state in sorted(strengths)]
+    held = [states(option) for option in options]
+    best = held[row.index(max(row))]
+    return row if len(best) == 1 else [float(state in best) for state in range(max(map(max, held)) + 1)]
 
 
 def heaviest(options: tuple[str, ...], weights: list[float], number: int) -> tuple[str, ...]:
