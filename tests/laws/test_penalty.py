@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
+from nas_apps.core.errors import UserError
 from nas_apps.core.parts.penalty import PENALTIES, BetaDecay, Penalty, Seen, total
+from nas_apps.core.price import Additive
 from nas_apps.core.progress import Progress, Ramp
+from nas_apps.core.space import Choice
 
 RELAX = {"zero_one": "sigmoid", "dirichlet_kl": "dirichlet"}  # those that go with one relaxation alone
 ALL = pytest.mark.parametrize("name", list(PENALTIES))
 KIND = pytest.mark.parametrize("penalty", [kind() for kind in PENALTIES.values()], ids=list(PENALTIES))
 
 
+SPACE = {"a": Choice.uniform(tuple("wxyz"), 3), "b": Choice.uniform(tuple("yz"), 2)}
+
+
 def seen(scale: float = 1.0) -> Seen:
-    logits = {name: (scale * torch.randn(shape)).requires_grad_() for name, shape in (("a", (3, 4)), ("b", (2, 2)))}
+    logits = {name: (scale * torch.randn(c.shape)).requires_grad_() for name, c in SPACE.items()}
     means = {name: table.sigmoid() for name, table in logits.items()}
-    return Seen(logits, means, Progress(1, 2), {}, torch.Generator().manual_seed(0))
+    price = Additive(SPACE, 1.0, {name: torch.rand(c.shape, dtype=torch.float64) for name, c in SPACE.items()})
+    return Seen(logits, means, Progress(1, 2), {"params": price}, torch.Generator().manual_seed(0))
+
+
+def turned(what: Seen) -> Seen:
+    """The same with rows, options and tables in another order."""
+    logits, means = ({n: t.flip((0, 1)) for n, t in reversed(tables.items())} for tables in (what.logits, what.means))
+    space = {n: replace(c, rows=tuple(row[::-1] for row in c.rows[::-1])) for n, c in reversed(SPACE.items())}
+    costs = {name: table.flip((0, 1)) for name, table in reversed(what.prices["params"].options.items())}
+    return what._replace(logits=logits, means=means, prices={"params": Additive(space, 1.0, costs)})
 
 
 @KIND
@@ -53,9 +70,7 @@ def test_its_gradient_is_that_of_differences(penalty: Penalty) -> None:
 @KIND
 def test_the_order_of_options_and_of_tables_does_not_matter(penalty: Penalty) -> None:
     what = seen()
-    turned = {name: table.flip(-1).flip(0) for name, table in reversed(what.logits.items())}
-    means = {name: table.sigmoid() for name, table in turned.items()}
-    torch.testing.assert_close(penalty(what._replace(logits=turned, means=means)), penalty(what))
+    torch.testing.assert_close(penalty(turned(what)), penalty(what))
 
 
 def test_penalties_are_weighed_and_added_and_told_apart() -> None:
@@ -79,7 +94,7 @@ def test_the_step_of_the_logits_has_its_gradient_and_the_weights_have_none(recip
     stats = taught.arch_step(grads)
     assert list(stats) == [f"penalty/{name}"]
     assert not stats[f"penalty/{name}"].requires_grad
-    assert not any(map(torch.equal, got, grads))
+    assert not torch.equal(got[0], grads[0])
     assert all(map(torch.equal, before, taught.parameters))
     assert all(p.grad is None for p in [*taught.parameters, *taught.logits])
 
@@ -92,3 +107,23 @@ def test_with_weight_0_the_search_is_that_without_it_to_the_bit(searched, name: 
     )
     assert all(map(torch.equal, zero, none))
     assert not all(map(torch.equal, on, none))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (("variant=darts", "variant.penalties=[zero_one]"), "'zero_one' pushes sigmoids apart"),
+        (("variant=darts", "variant.penalties=[dirichlet_kl]"), "'dirichlet_kl' compares Dirichlet laws"),
+        (("variant=proxylessnas", "variant.penalties=[beta_decay]"), "'beta_decay' lowers the sum of a row"),
+        (("variant=rome_v1", "variant.penalties=[{name: cost, of: latency}]"), "drawn edge by edge"),
+    ],
+)
+def test_a_penalty_that_means_nothing_is_refused(recipe, overrides: tuple[str, ...], reason: str) -> None:  # noqa: ANN001
+    with pytest.raises(UserError, match=reason):
+        recipe(*overrides)
+
+
+def test_beta_decay_goes_with_the_gates_of_all_options(searched) -> None:  # noqa: ANN001
+    gates = ("variant=proxylessnas", "variant.relax.paths=null", "variant.schedule.warmup=0")
+    runs = (searched(*gates, f"variant.penalties={p}", steps=6) for p in ("[]", "[beta_decay]"))
+    assert not all(map(torch.equal, *runs))
