@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
+from torch import Tensor, nn
 
+from nas_apps.core.arch import Arch
 from nas_apps.core.checkpoint import Checkpoints
 from nas_apps.core.config import Recipe, load
+from nas_apps.core.extras import Extras
 from nas_apps.core.latency import measure
 from nas_apps.core.learner import Learner
 from nas_apps.core.learners import search_learner
+from nas_apps.core.phase import Phase
+from nas_apps.core.progress import Progress
 from nas_apps.core.runtime import Runtime
-from nas_apps.core.task import Streams
+from nas_apps.core.task import Optimisation, Streams
 
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
@@ -63,6 +70,47 @@ def learner() -> Callable[[Recipe], tuple[Learner, Streams]]:
         return search_learner(recipe, Runtime(torch.device("cpu")))
 
     return make
+
+
+@pytest.fixture
+def searched(recipe, learner) -> Callable[..., list[Tensor]]:  # noqa: ANN001
+    """The logits and then the weights after a toy search of some steps, an epoch each, with overrides."""
+
+    def after(*overrides: str, steps: int = 4) -> list[Tensor]:
+        made = recipe(*overrides)
+        taught, streams = learner(made)
+        for step in range(steps):
+            taught.begin(Progress(step, steps))
+            made.variant.schedule(taught, streams)
+        return [*taught.logits, *taught.parameters]
+
+    return after
+
+
+@pytest.fixture
+def teach() -> Callable[..., Learner]:
+    """A learner of a hand-made objective, whose weights and logits take plain steps of SGD of rate `lr`."""
+
+    def make(objective: nn.Module, arch: Arch, extras: Extras | None = None, *, lr: float = 0.1) -> Learner:
+        phase, runtime = Phase("search", None, None, clip=None), Runtime(torch.device("cpu"))
+        sgd = torch.optim.SGD([*objective.parameters()] or [torch.zeros(1)], lr)
+        made = Learner(objective, arch, Optimisation(sgd, lambda progress: None), phase, runtime, extras)
+        made.logit_optimizer = torch.optim.SGD(made.logits, lr)
+        return made
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def search_step() -> ModuleType:
+    """The benchmark of a search step, which counts the bytes that are kept for a backward."""
+    path = Path(__file__).parents[1] / "benchmarks" / "search_step.py"
+    spec = importlib.util.spec_from_file_location("search_step", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class Stopped(BaseException):

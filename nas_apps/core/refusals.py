@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from nas_apps.core.errors import UserError
 from nas_apps.core.parts.derive import Random, Strongest
-from nas_apps.core.parts.penalty import DirichletKL, ZeroOne
+from nas_apps.core.parts.penalty import BetaDecay, Cost, DirichletKL, ZeroOne
 from nas_apps.core.parts.relax import BinaryGate, Dirichlet, GumbelRanks, Sigmoid
 from nas_apps.core.parts.schedule import FirstOrder, Joint, NoSearch, Unrolled, WeightsOnly
 from nas_apps.core.parts.stop import Never
@@ -100,6 +100,14 @@ def _losses(v: Variant) -> tuple[str | bool, ...]:
         DirichletKL in kinds
         and not isinstance(v.relax, Dirichlet)
         and "penalties: 'dirichlet_kl' compares Dirichlet laws, and only relax 'dirichlet' has one",
+        BetaDecay in kinds
+        and isinstance(v.relax, BinaryGate)
+        and v.relax.paths == 2
+        and "penalties: 'beta_decay' lowers the sum of a row, which 'binary_gate' with paths of 2 holds; use "
+        "variant.relax.paths=null",
+        v.edge_set == 2
+        and any(isinstance(penalty, Cost) and penalty.of == "latency" for penalty in v.penalties)
+        and "penalties: the cells whose latency is predicted are drawn edge by edge, and edge_set=2 draws pairs",
         v.distill is not None
         and not v.relax.sparse
         and "distill: the teacher is the super-net under its expected weights, which 'first_order' trains already "

@@ -3,10 +3,8 @@
 The figures of the specification are of the code of the papers. Bytes are counted by the benchmark of a search step.
 """
 
-import importlib.util
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from statistics import mean
 from types import ModuleType
 from typing import Any
@@ -23,31 +21,19 @@ NONE_MB = 3.9
 WITHIN = 0.15
 IMAGES, DRAWS = 2, 24
 
-
-def _benchmark() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "search_step.py"
-    spec = importlib.util.spec_from_file_location("search_step", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-BENCHMARK = _benchmark()
 Saved = Callable[..., list[float]]
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+def saved(tmp_path_factory: pytest.TempPathFactory, search_step: ModuleType) -> Saved:
     """Megabytes per image that one forward keeps, draw by draw, under some overrides; by default one for the logits."""
     folder, runtime = tmp_path_factory.mktemp("images"), Runtime(torch.device("cpu"))
-    settings = BENCHMARK.random_images(folder, batch_size=IMAGES)
+    settings = search_step.random_images(folder, batch_size=IMAGES)
 
     @cache
     def measure(*overrides: str, learn_arch: bool = True) -> list[float]:
-        made: Any = BENCHMARK.method(runtime, *settings, *overrides)
-        return [BENCHMARK.saved_by_forward(made, learn_arch=learn_arch) for _ in range(DRAWS if made.sampled else 1)]
+        made: Any = search_step.method(runtime, *settings, *overrides)
+        return [search_step.saved_by_forward(made, learn_arch=learn_arch) for _ in range(DRAWS if made.sampled else 1)]
 
     return measure
 

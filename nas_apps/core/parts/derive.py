@@ -64,9 +64,10 @@ class Strongest:
                 skips = [
                     (table[r][choice.rows[r].index(SKIP)], r) for r, row in enumerate(kept[name]) if row == (SKIP,)
                 ]
-                if len(skips) <= self.max_skips:
+                others = [skip for skip in skips if skip[0] >= 0]  # not taken out yet: a row may have nothing else
+                if len(skips) <= self.max_skips or not others:
                     break
-                weakest = min(skips)[1]
+                weakest = min(others)[1]
                 table[weakest][choice.rows[weakest].index(SKIP)] = -1.0
                 kept[name] = self._rows(name, choice, table, space, weights)
         return Genotype(kept)
@@ -162,16 +163,14 @@ def _ranked(options: tuple[str, ...], weights: list[float]) -> list[tuple[str, f
 
 
 def _edges(name: str, space: Space, weights: Mapping[str, Tensor]) -> list[float] | None:
-    """How strong each state is as a source of a node: where options hold several states, that of the best it is in."""
+    """How strong each state is as a source of a node: its weight; where options are pairs, 1 for those of the best."""
     if name not in weights:
         return None
-    strengths: dict[int, float] = {}
     row = weights[name][0].tolist()
     options = space[name].rows[0] if name in space else map(str, range(len(row)))  # weights say more than the space
-    for option, weight in zip(options, row, strict=True):
-        for state in states(option):
-            strengths[state] = max(weight, strengths.get(state, weight))
-    return [strengths[state] for state in sorted(strengths)]
+    held = [states(option) for option in options]
+    best = held[row.index(max(row))]
+    return row if len(best) == 1 else [float(state in best) for state in range(max(map(max, held)) + 1)]
 
 
 def heaviest(options: tuple[str, ...], weights: list[float], number: int) -> tuple[str, ...]:

@@ -34,9 +34,13 @@ def concentration(logits: Tensor) -> Tensor:
 
 
 def dirichlet(concentration: Tensor, rng: torch.Generator) -> Tensor:
-    """A sample of the Dirichlet law of each row, differentiable in the concentration (pathwise)."""
-    gamma = torch._standard_gamma(concentration.double().cpu(), generator=rng).clamp_min(1e-300)
-    return (gamma / gamma.sum(-1, keepdim=True)).to(concentration)
+    """A sample of the Dirichlet law of each row, with the pathwise gradient that `torch.distributions` has: it varies
+    less than that of the gamma variables a sample is made of."""
+    c = concentration.double().cpu()
+    x = torch._sample_dirichlet(c.detach(), generator=rng)
+    slope = torch._dirichlet_grad(x, c.detach(), c.detach().sum(-1, keepdim=True).expand_as(c))
+    step = slope * (c - c.detach())  # zero, with a gradient
+    return (x + step - x * step.sum(-1, keepdim=True)).to(concentration)
 
 
 def straight_through(soft: Tensor, index: Tensor) -> Tensor:

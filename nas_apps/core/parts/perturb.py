@@ -6,7 +6,6 @@ of each choice `[R, O]`, rows on the simplex, and returns others. Logits are nei
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -116,12 +115,12 @@ class MeanShift:
 
     def shift(self, table: Tensor, near: Tensor, losses: list[float]) -> Tensor:
         """One step of mean shift of a table `[R, O]` among its neighbours `[N, R, O]`."""
-        heights = torch.tensor(losses, dtype=torch.float64)
-        share = (heights if self.towards == "loss" else -heights).softmax(0).to(table)
-        distance = (table - clip_rows(near)).square().sum((1, 2))
-        kernel = torch.exp(-0.5 * distance / self.bandwidth**2) / (self.bandwidth * math.sqrt(2 * math.pi))
-        mass = (share * kernel)[:, None, None]
-        return (mass * near).sum(0) / mass.sum()
+        heights = torch.tensor(losses, dtype=torch.float64, device=table.device)
+        distance = (table - clip_rows(near)).double().square().sum((1, 2))
+        # One softmax, in which the factor of the kernel cancels: a small kernel does not vanish, and N = 1 is exact.
+        kernel = -0.5 * distance / self.bandwidth**2
+        mass = (kernel + (heights if self.towards == "loss" else -heights)).softmax(0).to(table)
+        return (mass[:, None, None] * near).sum(0)
 
 
 def clip_rows(table: Tensor) -> Tensor:
