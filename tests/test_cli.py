@@ -250,7 +250,7 @@ WRONG = {
     "task=toy device=5": "device: got 5; allowed: text",
     "task=toy precision=fp16": "precision: got 'fp16'; allowed: auto, fp32, bf16",
     "task=toy variant=dart": f"variant: no 'dart'; allowed: {', '.join(sorted(VARIANTS))}",
-    "task=toy variant=3": "variant: no 3; allowed: beta_darts, darts, darts_2nd",
+    "task=toy variant=3": "variant: no 3; allowed: darts, darts_2nd",
     "task=toy variant.nope=1": "variant (darts): no 'nope'; allowed: derive, distill, edge_set, edges, name",
     "task=toy variant.cite=[x]": "variant.cite: goes with the name 'darts'; allowed: nothing, or 1806.09055",
     "task=toy variant.relax=nope": f"variant.relax: no 'nope'; allowed: {', '.join(sorted(RELAXATIONS))}",
@@ -325,7 +325,7 @@ def test_what_is_wrong_in_a_recipe_is_one_line_before_anything_is_written(
         ("hello", "recipe: no 'hello'; allowed: device, precision"),
         ("1: 2", "recipe: no 1; allowed: device, precision"),
         ("task: {name: toy}\nsearch: [1]", "search: got [1]; allowed: a table of keys"),
-        ("task: toy\nvariant: [1]", "variant: no [1]; allowed: beta_darts, darts"),
+        ("task: toy\nvariant: [1]", "variant: no [1]; allowed: darts"),
         (b"\x80\xff", "r.yaml: cannot read a recipe: not a text file"),
     ],
 )

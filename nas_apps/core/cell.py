@@ -16,7 +16,7 @@ from nas_apps.core.arch import Arch
 from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
 from nas_apps.core.op import OpArgs, OpTable
-from nas_apps.core.parts.wiring import Full, Row, Wiring
+from nas_apps.core.parts.wiring import Full, MixedOp, Row, Wiring
 from nas_apps.core.progress import DONE, Progress
 from nas_apps.core.space import NONE, Dag, Space, edge_choice, op_choice
 
@@ -74,9 +74,12 @@ class Cell(nn.Module):
             row = self._rows[index]() if index in self._rows else None
             if row is None or not row.active:
                 continue
-            y = self.edges[str(index)](states[source], row, *context)
-            if node.weights is not None:
-                y = node.weights[source] * y
+            edge, weight = self.edges[str(index)], None if node.weights is None else node.weights[source]
+            if weight is not None and isinstance(edge, MixedOp):  # one product a map, and not two
+                row, weight = row.times(weight), None
+            y = edge(states[source], row, *context)
+            if weight is not None:
+                y = weight * y
             total = y if total is None else total + y
         if total is not None:
             return total

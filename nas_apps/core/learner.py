@@ -17,7 +17,7 @@ from nas_apps.core.phase import Phase
 from nas_apps.core.progress import Progress
 from nas_apps.core.runtime import Runtime
 from nas_apps.core.seeds import mix
-from nas_apps.core.surface import Surface, buffers_kept
+from nas_apps.core.surface import LossSurface, buffers_kept
 from nas_apps.core.task import Batch, Optimisation, Outcome, Stream
 
 Stats = Mapping[str, Tensor]
@@ -117,7 +117,7 @@ class Learner:
 
     def arch_step(self, grads: Sequence[Tensor]) -> Stats:
         """Step the logits with these gradients, and those of the penalties."""
-        taken = self.logit_optimizer.state[self.logits[0]].get("step", 0)
+        taken = self.logit_optimizer.state.get(self.logits[0], {}).get("step", 0)
         penalty, stats = self._extras.penalty(self.arch, self.progress, int(taken))
         extra = [torch.zeros_like(p) for p in self.logits] if penalty is None else gradients(penalty, self.logits)
         for p, grad, more in zip(self.logits, grads, extra, strict=True):
@@ -137,7 +137,7 @@ class Learner:
         if self._extras.perturb is None:
             return draw
         rng = torch.Generator().manual_seed(mix(draw.noise, 1))
-        with Surface(self, batch, draw) as surface:
+        with LossSurface(self, batch, draw) as surface:
             return draw.at(self._extras.perturb(surface.tables, surface, self.progress, rng))
 
     def _taught(self, batch: Batch) -> Tensor | None:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from nas_apps.core.errors import UserError
 from nas_apps.core.parts.derive import Random, Strongest
-from nas_apps.core.parts.penalty import BetaDecay, Cost, DirichletKL, ZeroOne
-from nas_apps.core.parts.relax import BinaryGate, Dirichlet, GumbelRanks, Sigmoid
+from nas_apps.core.parts.penalty import Cost, DirichletKL, ZeroOne
+from nas_apps.core.parts.relax import BinaryGate, Dirichlet, GumbelRanks, GumbelTopK, Sigmoid
 from nas_apps.core.parts.schedule import FirstOrder, Joint, NoSearch, Unrolled, WeightsOnly
 from nas_apps.core.parts.stop import Never
 from nas_apps.core.phase import Phase
@@ -100,11 +100,6 @@ def _losses(v: Variant) -> tuple[str | bool, ...]:
         DirichletKL in kinds
         and not isinstance(v.relax, Dirichlet)
         and "penalties: 'dirichlet_kl' compares Dirichlet laws, and only relax 'dirichlet' has one",
-        BetaDecay in kinds
-        and isinstance(v.relax, BinaryGate)
-        and v.relax.paths == 2
-        and "penalties: 'beta_decay' lowers the sum of a row, which 'binary_gate' with paths of 2 holds; use "
-        "variant.relax.paths=null",
         v.edge_set == 2
         and any(isinstance(penalty, Cost) and penalty.of == "latency" for penalty in v.penalties)
         and "penalties: the cells whose latency is predicted are drawn edge by edge, and edge_set=2 draws pairs",
@@ -129,7 +124,9 @@ def search_space(task: Task, variant: Variant) -> Space:
             return tuple(o for o in options if o != NONE) if dag is not None and dag.keep is not None else options
 
         space = narrowed(space, keep)
-    drawn = variant.edge_set * getattr(variant.edges, "k", 1) if variant.edges and variant.edges.sparse else None
+    edges = variant.edges
+    each = edges.k if isinstance(edges, GumbelTopK) else 1
+    drawn = variant.edge_set * each if edges is not None and edges.sparse else None
     for name, choice in space.items():
         if drawn and choice.kind == "parent":
             raise UserError(

@@ -15,6 +15,7 @@ from nas_apps.core.parts.derive import heaviest
 from nas_apps.core.progress import Span
 from nas_apps.core.space import Choice, Space, narrowed
 from nas_apps.core.stage import Stage
+from nas_apps.core.task import Deepens
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def parts_of(recipe: Recipe) -> list[Part]:
 
 def _recipe(recipe: Recipe, stage: Stage, ends: list[int]) -> Recipe:
     network = recipe.search.network
-    if stage.deeper != 1 and hasattr(network, "deeper"):
+    if stage.deeper != 1 and isinstance(network, Deepens):
         network = network.deeper(stage.deeper)
     variant = replace(recipe.variant, stages=(), wiring=stage.wiring or recipe.variant.wiring)
     return replace(recipe, variant=variant, search=replace(recipe.search, epochs=ends[1] - ends[0], network=network))
@@ -75,6 +76,8 @@ def hand_over(old: Learner, new: Learner) -> None:
         for name, tensor in new.objective.state_dict().items():
             if name in before and before[name].ndim == tensor.ndim:
                 tensor.copy_(_grown(before[name], tensor.shape))
+        if new.average is not None:
+            new.average.module.load_state_dict(new.objective.state_dict())
 
 
 def _carry(old: Choice, logits: Tensor, new: Choice, into: Tensor) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nas_apps.core.learner import Learner
 
 
-class Surface:
+class LossSurface:
     """The loss of one batch under other mixing weights than those of a draw, in evaluation mode and over all ranks.
 
     Inside its `with` block no running statistic, no random state and no gradient of the learner changes; after it, also
@@ -29,7 +29,7 @@ class Surface:
         self._undo = ExitStack()
         self.tables = {name: draw.weights[name].detach() for name in decided(learner.arch.space)}
 
-    def __enter__(self) -> Surface:
+    def __enter__(self) -> LossSurface:
         cuda = self._learner.runtime.device.type == "cuda"
         self._undo.enter_context(torch.random.fork_rng([self._learner.runtime.device] if cuda else []))
         self._undo.callback(self._learner.objective.train)

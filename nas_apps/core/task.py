@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -77,13 +77,22 @@ class Optimisation(NamedTuple):
     average: Average | None = None
 
 
+@runtime_checkable
+class Deepens(Protocol):
+    """Settings of a network that can have more cells."""
+
+    def deeper(self, times: float) -> Any:
+        """The same settings with as many times the cells."""
+        ...
+
+
 class Task(Protocol):
     """A domain: its space, its networks, its data and what "better" means. A frozen dataclass; its fields are the
     keys under `task` in a recipe."""
 
     network: ClassVar[type]
-    """The dataclass of a phase's network settings: the keys under `search.network` and `train.network`. Its method
-    `deeper(times)`, if there is one, gives the settings of a network with as many times the cells."""
+    """The dataclass of a phase's network settings: the keys under `search.network` and `train.network`. It
+    may be one that `Deepens`."""
 
     weights: ClassVar[type]
     """The dataclass of a phase's optimiser settings: the keys under `search.weights` and `train.weights`."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from nas_apps.core.parts.derive import Random, Rule, Strongest, Threshold
 from nas_apps.core.parts.distill import Distill
 from nas_apps.core.parts.drop import DropBlock, SkipDropout
-from nas_apps.core.parts.penalty import BetaDecay, Cost, Penalty, ZeroOne
+from nas_apps.core.parts.penalty import Cost, Penalty, ZeroOne
 from nas_apps.core.parts.perturb import Adversarial, MeanShift, Perturbation, RandomSmoothing
 from nas_apps.core.parts.relax import (
     BinaryGate,
@@ -71,8 +71,10 @@ class Variant:
         where operations are, parents have the soft weights of the same draw, as in the code of arXiv:2001.10422."""
         edges = {} if self.edges is None else {"edge": self.edges}
         parents = self.edges or self.relax
-        if parents.sparse:
-            parents = GumbelSoftmax(getattr(parents, "temperature", 1.0))
+        if isinstance(parents, GumbelOneHot | GumbelTopK | GumbelRanks):
+            parents = GumbelSoftmax(parents.temperature)
+        elif parents.sparse:
+            parents = GumbelSoftmax(1.0)
         return {"op": self.relax, "parent": parents if parents.simplex else Softmax(), **edges}
 
 
@@ -176,7 +178,6 @@ VARIANTS: dict[str, Variant] = {
         cite=("1911.05704", "1904.12760", "1806.09055"),
     ),
     "darts_minus": Variant(wiring=AuxSkip(), cite=("2009.01027", "1806.09055")),
-    "beta_darts": Variant(penalties=(BetaDecay(),), cite=("2203.01665", "1806.09055")),
     "random": Variant(schedule=NoSearch(), derive=Random(), cite=("1902.07638", "1806.09055")),
 }
 
@@ -208,6 +209,4 @@ PAPERS: dict[str, str] = {
     "2107.04324": "H. Tan et al. Mutually-aware Sub-Graphs Differentiable Architecture Search. 2021",
     "2108.08128": "P. Hou, Y. Jin, Y. Chen. Single-DARTS: Towards Stable Architecture Search. ICCVW 2021",
     "2108.09996": "J.-W. Hsieh et al. MS-DARTS: Mean-Shift Based Differentiable Architecture Search. 2021",
-    "2203.01665": "P. Ye et al. beta-DARTS: Beta-Decay Regularization for Differentiable Architecture Search. "
-    "CVPR 2022",
 }

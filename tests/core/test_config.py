@@ -218,10 +218,11 @@ REFUSED = {
     "variant=sdarts_adv variant.relax=sigmoid": "variant.perturb: neighbours are sought on the simplex",
     "variant=single_darts variant.perturb=mean_shift": "variant.perturb: 'joint' steps weights and logits with",
     "variant=random variant.perturb=adversarial": "variant.perturb: 'no_search' takes no step",
-    "variant=random variant.penalties=[beta_decay]": "variant.penalties: 'no_search' takes no step of the logits",
+    "variant=random variant.penalties=[cost]": "variant.penalties: 'no_search' takes no step of the logits",
     "variant=fair_darts variant.relax=softmax": "variant.penalties: 'zero_one' pushes sigmoids apart",
     "variant.penalties=[dirichlet_kl]": "variant.penalties: 'dirichlet_kl' compares Dirichlet laws",
     "variant=darts variant.distill.weight=1": "variant.distill: the teacher is the super-net under its",
+    'variant=rome_v1 variant.penalties=[{"name":"cost","of":"latency"}]': "variant.penalties: the cells whose latency",
     "variant=msg_das variant.schedule=joint": "variant.distill: sub-graphs learn from the super-net in the weights'",
 }
 

@@ -11,6 +11,8 @@ import torch
 
 import nas_apps
 from nas_apps.core.arch import Arch
+from nas_apps.core.latency import measure
+from nas_apps.core.refusals import search_space
 from nas_apps.core.variants import VARIANTS
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -21,7 +23,10 @@ SMALL = ("task=image", "task.train_images=256", "search.epochs=2", "search.batch
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("variant", list(VARIANTS))
 def test_every_method_searches_and_trains_on_cuda(variant: str, precision: str, tmp_path: Path) -> None:
-    recipe = nas_apps.recipe(*SMALL, f"variant={variant}", "device=cuda", f"precision={precision}")
+    settings = (*SMALL, "device=cuda", f"precision={precision}", f"search.latency.file={tmp_path / 'latency'}")
+    recipe = nas_apps.recipe(*settings, f"variant={variant}")
+    if variant == "la_darts":
+        measure(recipe, tmp_path / "latency", cells=10)
     genotype = nas_apps.search(recipe, tmp_path / "search")
     summary = nas_apps.train(recipe, genotype, tmp_path / "train")
     assert summary["metrics"]["loss"] > 0
@@ -30,7 +35,7 @@ def test_every_method_searches_and_trains_on_cuda(variant: str, precision: str, 
 @pytest.mark.parametrize("variant", [name for name, v in VARIANTS.items() if v.schedule.searches])
 def test_the_draws_on_cuda_are_those_on_the_cpu(variant: str) -> None:
     made = VARIANTS[variant]
-    space = nas_apps.recipe("task=image").task.choices(edges=made.edges is not None)
+    space = search_space(nas_apps.recipe("task=image").task, made)
     here, there = (Arch(space, made.relaxations, init_std=0.5, seed=1).to(device) for device in ("cpu", "cuda"))
     for cycle in range(20):
         first, second = here.draw(cycle=cycle), there.draw(cycle=cycle)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nas_apps.core.errors import UserError
-from nas_apps.core.parts.penalty import PENALTIES, BetaDecay, Penalty, Seen, total
+from nas_apps.core.parts.penalty import PENALTIES, DirichletKL, Penalty, Seen, total
 from nas_apps.core.price import Additive
 from nas_apps.core.progress import Progress, Ramp
 from nas_apps.core.space import Choice
@@ -74,11 +74,11 @@ def test_the_order_of_options_and_of_tables_does_not_matter(penalty: Penalty) ->
 
 
 def test_penalties_are_weighed_and_added_and_told_apart() -> None:
-    what, one = seen(), BetaDecay(weight=0.5)
-    whole, parts = total((one, BetaDecay(weight=Ramp(0.0, 4.0)), BetaDecay(weight=0.0)), what)
+    what, one = seen(), DirichletKL(weight=0.5)
+    whole, parts = total((one, DirichletKL(weight=Ramp(0.0, 4.0)), DirichletKL(weight=0.0)), what)
     assert whole.item() == pytest.approx((0.5 + 2.0) * one(what).item())
-    assert list(parts) == ["beta_decay", "beta_decay_1"]
-    assert total((BetaDecay(weight=0.0),), what) == (None, {})
+    assert list(parts) == ["dirichlet_kl", "dirichlet_kl_1"]
+    assert total((DirichletKL(weight=0.0),), what) == (None, {})
 
 
 @ALL
@@ -114,16 +114,9 @@ def test_with_weight_0_the_search_is_that_without_it_to_the_bit(searched, name: 
     [
         (("variant=darts", "variant.penalties=[zero_one]"), "'zero_one' pushes sigmoids apart"),
         (("variant=darts", "variant.penalties=[dirichlet_kl]"), "'dirichlet_kl' compares Dirichlet laws"),
-        (("variant=proxylessnas", "variant.penalties=[beta_decay]"), "'beta_decay' lowers the sum of a row"),
         (("variant=rome_v1", "variant.penalties=[{name: cost, of: latency}]"), "drawn edge by edge"),
     ],
 )
 def test_a_penalty_that_means_nothing_is_refused(recipe, overrides: tuple[str, ...], reason: str) -> None:  # noqa: ANN001
     with pytest.raises(UserError, match=reason):
         recipe(*overrides)
-
-
-def test_beta_decay_goes_with_the_gates_of_all_options(searched) -> None:  # noqa: ANN001
-    gates = ("variant=proxylessnas", "variant.relax.paths=null", "variant.schedule.warmup=0")
-    runs = (searched(*gates, f"variant.penalties={p}", steps=6) for p in ("[]", "[beta_decay]"))
-    assert not all(map(torch.equal, *runs))

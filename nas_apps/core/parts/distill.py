@@ -13,7 +13,8 @@ from nas_apps.core.progress import Progress, Ramp, value
 @dataclass(frozen=True)
 class Distill:
     """In the steps of the weights, each sub-graph also learns what the super-net under its expected weights says, which
-    is computed once for a batch and without a graph (arXiv:2107.04324, a reconstruction from its abstract).
+    is computed once for a batch and without a graph, in training mode like them: it normalises by the batch, and drops
+    what they drop (arXiv:2107.04324, a reconstruction from its abstract).
 
     Adds weight * T^2 * KL(teacher / T || student / T), over the classes in the last dimension of `Outcome.output`.
     """

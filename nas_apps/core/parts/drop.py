@@ -17,8 +17,12 @@ from nas_apps.core.bounds import BELOW_ONE, COUNT, NOT_NEGATIVE, SHARE, bounded
 from nas_apps.core.progress import Progress, Ramp, value
 
 
+class Edge(nn.Module):
+    """A whole edge: the sum of its operations."""
+
+
 class Drop(Protocol):
-    """Drops from the output of a module; an edge's is that of a `MixedOp`, a skip's that of an `nn.Identity`."""
+    """Drops from the output of a module; an edge's is that of an `Edge`, a skip's that of an `nn.Identity`."""
 
     def __call__(self, module: nn.Module, y: Tensor, progress: Progress) -> Tensor: ...
 
@@ -41,7 +45,7 @@ class DropPath:
         bounded(self, BELOW_ONE, "rate")
 
     def __call__(self, module: nn.Module, y: Tensor, progress: Progress) -> Tensor:
-        if isinstance(module, nn.Identity) or hasattr(module, "is_edge") != self.edge:
+        if isinstance(module, nn.Identity) or isinstance(module, Edge) != self.edge:
             return y
         return drop_path(y, value(self.rate, progress))
 

@@ -75,19 +75,6 @@ class DirichletKL:
 
 
 @dataclass(frozen=True)
-class BetaDecay:
-    """Keeps the logits of a row small and alike: the mean over rows of logsumexp (arXiv:2203.01665, eq. 9)."""
-
-    weight: float | Ramp = Ramp(0.0, 50.0)
-
-    def __post_init__(self) -> None:
-        bounded(self, NOT_NEGATIVE, "weight")
-
-    def __call__(self, seen: Seen) -> Tensor:
-        return torch.cat([logits.logsumexp(-1) for logits in seen.logits.values()]).mean()
-
-
-@dataclass(frozen=True)
 class Cost:
     """The expected cost of the network that the final training would build (arXiv:1911.05704; latency as predicted by
     a regressor, arXiv:2001.06392). A reconstruction: the papers' own normalisation and form are not known to us.
@@ -169,7 +156,6 @@ def total(penalties: tuple[Penalty, ...], seen: Seen) -> tuple[Tensor | None, di
 
 
 PENALTIES: dict[str, type[Penalty]] = {
-    "beta_decay": BetaDecay,
     "cost": Cost,
     "dirichlet_kl": DirichletKL,
     "zero_one": ZeroOne,

@@ -16,7 +16,7 @@ from torch.nn import functional
 from nas_apps.core.bounds import NOT_NEGATIVE, bounded
 from nas_apps.core.errors import UserError
 from nas_apps.core.op import OpArgs, OpTable
-from nas_apps.core.parts.drop import Drop
+from nas_apps.core.parts.drop import Drop, Edge
 from nas_apps.core.parts.probe import probe
 from nas_apps.core.progress import Progress, Ramp, value
 from nas_apps.core.space import NONE, SKIP
@@ -31,6 +31,12 @@ class Row(NamedTuple):
     progress: Progress
     probed: tuple[int, ...] = ()
 
+    def times(self, weight: Tensor) -> Row:
+        """This row with every weight times another."""
+        options = (*self.active, *self.probed)
+        weights = {k: weight if self.weights is None else weight * self.weights[k] for k in options}
+        return self._replace(weights=tuple(weights.get(k, weight) for k in range(max(options) + 1)))
+
 
 class Wiring(Protocol):
     """Builds edges."""
@@ -40,14 +46,12 @@ class Wiring(Protocol):
         ...
 
 
-class MixedOp(nn.Module):
+class MixedOp(Edge):
     """The weighted sum of the active candidates.
 
     `none` is not run beside others, since it adds exactly nothing. `drop` may drop from an operation's output before it
     is weighted, and from the sum.
     """
-
-    is_edge = True
 
     def __init__(self, candidates: dict[str, nn.Module], drop: Drop | None = None) -> None:
         super().__init__()
