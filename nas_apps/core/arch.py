@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -93,9 +93,20 @@ class Arch(nn.Module):
         `use` tells streams apart: the draws of training and validation batches are independent. learn: whether the
         logits learn under them. Where one sample is several sub-graphs, each is a draw.
         """
-        return tuple(draw for sample in range(samples) for draw in self._sample(progress, cycle, use, sample, learn))
+        sampled = [found for sample in range(samples) for found in self._sample(progress, cycle, use, sample, learn)]
+        sparse = [name for name, choice in self.space.items() if self.relax[choice.kind].sparse]
+        run = _patterns([weights[name] for weights, _, _ in sampled for name in sparse])
+        seen = _patterns([mask & (w[n] == 0) for w, masks, _ in sampled for n, mask in masks.items()])
+        draws = []
+        for weights, masks, noise in sampled:
+            active = {n: next(run) if n in sparse else _all(c.shape) for n, c in self.space.items()}
+            draws.append(Draw(weights, active, progress, {name: next(seen) for name in masks}, noise))
+        return tuple(draws)
 
-    def _sample(self, progress: Progress, cycle: int, use: int, sample: int, learn: bool) -> list[Draw]:
+    def _sample(
+        self, progress: Progress, cycle: int, use: int, sample: int, learn: bool
+    ) -> list[tuple[Tables, Tables, int]]:
+        """The sub-graphs of one sample: weights, masks of what is probed, the seed of the noise."""
         noise = mix(self.seed, use, cycle, sample) if sample else mix(self.seed, use, cycle)
         rng = torch.Generator().manual_seed(noise)
         tables, masks = {}, {}
@@ -105,18 +116,7 @@ class Arch(nn.Module):
             if mask is not None:
                 masks[name] = mask
         number = max([1, *(len(table) for table in tables.values() if table.ndim > 2)])
-        return [
-            self._draw({n: t[k] if t.ndim > 2 else t for n, t in tables.items()}, masks, progress, noise)
-            for k in range(number)
-        ]
-
-    def _draw(self, weights: Tables, masks: Tables, progress: Progress, noise: int) -> Draw:
-        active = {
-            name: _nonzero(weights[name]) if self.relax[choice.kind].sparse else _all(choice.shape)
-            for name, choice in self.space.items()
-        }
-        probed = {name: _nonzero(mask & (weights[name] == 0)) for name, mask in masks.items()}
-        return Draw(weights, active, progress, probed, noise)
+        return [({n: t[k] if t.ndim > 2 else t for n, t in tables.items()}, masks, noise) for k in range(number)]
 
     def expected(self, progress: Progress = DONE) -> Draw:
         """The mean draw, without noise or gradient: what is logged and derived from."""
@@ -189,12 +189,16 @@ def one_hot(space: Space, genotype: Genotype, *, like: Tensor | None = None) -> 
             if dag and edge in space:
                 there = table[list(dag.into(target))].amax(-1)
                 weights[edge] = torch.stack([there[list(states(o))].prod() for o in space[edge].rows[0]])[None]
-    return Draw(weights, {name: _nonzero(table) for name, table in weights.items()})
+    return Draw(weights, dict(zip(weights, _patterns(list(weights.values())), strict=True)))
 
 
-def _nonzero(table: Tensor) -> tuple[tuple[int, ...], ...]:
-    # One copy to the host for the whole table: the pattern is read here and nowhere else.
-    return tuple(tuple(k for k, w in enumerate(row) if w) for row in table.detach().tolist())
+def _patterns(tables: Sequence[Tensor]) -> Iterator[tuple[tuple[int, ...], ...]]:
+    """The columns of each row that are not zero, table by table. One copy to the host for all of them: the patterns of
+    a step are read here and nowhere else."""
+    flat = iter(torch.cat([table.detach().ne(0).flatten() for table in tables]).tolist() if tables else ())
+    for table in tables:
+        rows, columns = table.shape
+        yield tuple(tuple(k for k in range(columns) if next(flat)) for _ in range(rows))
 
 
 def _all(shape: tuple[int, int]) -> tuple[tuple[int, ...], ...]:
