@@ -8,4 +8,6 @@ export OMP_NUM_THREADS=1
 echo "== ruff" && ruff check .
 echo "== mypy" && mypy
 echo "== import-linter" && lint-imports
-echo "== pytest" && pytest "$@"
+workers=
+python -c "import xdist" 2>/dev/null && workers="-n auto --dist loadscope" # a module stays with one of them
+echo "== pytest" && pytest $workers "$@"

@@ -97,7 +97,8 @@ class Results:
 def _table(recipe: str, variants: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     every = [outcome for outcomes in variants.values() for outcome in outcomes]
     goal = every[0]["goal"][0]
-    looked_up = dict.fromkeys(name for o in every for name in o["metrics"] if name.startswith("table/"))
+    known = dict.fromkeys(name for o in every for name in o["metrics"] if name.startswith("table/"))
+    looked_up = [name for name in known if name.endswith("/test")] or list(known)  # results.json has them all
     costs = [name for name in ("params", "macs") if any(name in o["costs"] for o in every)]
     heads = ["variant", "searches", goal, *costs, *(name.removeprefix("table/") for name in looked_up), "search time"]
     rows = []
