@@ -134,7 +134,9 @@ VARIANTS: dict[str, Variant] = {
         logits={"lr": 1e-3, **_STILL},
         cite=("1812.00332", "1806.09055"),
     ),
-    "snas": Variant(relax=GumbelSoftmax(), schedule=Joint(), cite=("1812.09926", "1806.09055")),
+    "snas": Variant(
+        relax=GumbelSoftmax(), schedule=Joint(), logits={"init_std": 0.01}, cite=("1812.09926", "1806.09055")
+    ),
     "p_darts": Variant(
         wiring=Full(SkipDropout(0.1)),
         schedule=FirstOrder(warmup=0.4),
