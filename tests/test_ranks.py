@@ -122,7 +122,8 @@ def test_a_cell_that_leaves_parameters_without_a_gradient_trains_on_two_ranks(fo
 
 
 def test_a_run_of_two_ranks_is_not_taken_up_by_one(folders: tuple[Path, Path]) -> None:
-    made = nas_apps.recipe("task=toy", "task.points=96", "device=cpu", *SMALL)
+    latency = f"search.latency.file={folders[1].parent / 'latency.safetensors'}"
+    made = nas_apps.recipe("task=toy", "task.points=96", "device=cpu", *SMALL, latency)
     with pytest.raises(UserError, match="written by 2 processes; this run has 1"):
         nas_apps.search(made, folders[1] / "darts" / "search", resume=True)
 
