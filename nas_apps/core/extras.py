@@ -37,7 +37,7 @@ class Extras:
         if not self.penalties:
             return None, {}
         seen = Seen(
-            {name: arch.logits[name] for name in decided(arch.space)},
+            {n: arch.logits[n] for n, c in decided(arch.space).items() if arch.relax[c.kind] == arch.relax["op"]},
             arch.means(progress),
             progress,
             self.prices,

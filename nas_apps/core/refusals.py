@@ -51,6 +51,13 @@ def _schedule(v: Variant) -> tuple[str | bool, ...]:
         and bool(v.stages)
         and "stop: a rule looks back over one search, and `stages` make several; stop: 'never' goes with them",
         isinstance(schedule, NoSearch) and bool(v.stages) and "stages: 'no_search' takes no step, so it has no stages",
+        bool(v.stages)
+        and (v.stages[0].keep is not None or v.stages[0].inherit)
+        and "stages: nothing comes before the first, of which it could keep or inherit anything",
+        isinstance(v.relax, GumbelRanks)
+        and any(stage.keep is not None and stage.keep < v.relax.k for stage in v.stages)
+        and f"stages: the sub-graphs of 'gumbel_ranks' share no option, and a row that keeps fewer than {v.relax.k} "
+        "has not one for each",
     )
 
 
@@ -152,4 +159,18 @@ def refuse_search(variant: Variant, phase: Phase) -> None:
             "variant.relax: 'binary_gate' with paths of 2 leaves the other options' probabilities alone, which Adam "
             "with momentum or weight decay does not; allowed: search.logits.betas=[0,0.999] and "
             "search.logits.weight_decay=0, or variant.relax.paths=null"
+        )
+    if variant.schedule.searches and phase.epochs < len(variant.stages):
+        raise UserError(
+            f"search.epochs: got {phase.epochs}; allowed: {len(variant.stages)} and more, as variant.stages has "
+            f"{len(variant.stages)} that share them"
+        )
+    if phase.budget is None or phase.budget.target is None:
+        return
+    if not variant.schedule.searches:
+        raise UserError("search.budget.target: 'no_search' has no loss that could be drawn to it; allowed: a cap")
+    if phase.budget.of == "latency" and variant.edge_set == 2:
+        raise UserError(
+            "search.budget.target: the cells whose latency is predicted are drawn edge by edge, and edge_set=2 draws "
+            "pairs; allowed here: of params or macs, or a cap"
         )

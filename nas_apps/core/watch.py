@@ -65,7 +65,7 @@ class Watch:
     def verdict(self) -> Verdict | None:
         """What the stop rule says of the search as it stands, the same on every rank."""
         runtime = self.learner.runtime
-        if self._adaptive and not any(0 < decay < self._adaptive.cap for decay in self._decays()):
+        if self._adaptive and not self._adaptive.returns(self._decays()):
             return None
         verdict: Verdict | None = runtime.gather(self._look() if runtime.leads else None)[0]
         return verdict
@@ -77,8 +77,9 @@ class Watch:
             return done, verdict
         if verdict is not None:
             return self._go_back(rule, verdict, checkpoints), None
-        if epoch % rule.every == 0:
-            checkpoints.keep(self.learner, self.streams, done, epoch, reach=rule.reach)
+        times = rule.returns(self._decays())  # each may go back as far again
+        if times and epoch % rule.every == 0:
+            checkpoints.keep(self.learner, self.streams, done, epoch, reach=rule.reach * times)
         return done, None
 
     def _go_back(self, rule: EigenvalueStop, verdict: Verdict, checkpoints: Checkpoints) -> int:

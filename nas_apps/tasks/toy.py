@@ -75,8 +75,8 @@ class Network:
         bounded(self, COUNT, "channels", "cells")
 
     def deeper(self, times: float) -> Network:
-        """As many times the cells."""
-        return replace(self, cells=round(self.cells * times))
+        """As many times the cells, and at least one."""
+        return replace(self, cells=max(round(self.cells * times), 1))
 
 
 @dataclass(frozen=True)

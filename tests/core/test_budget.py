@@ -250,6 +250,11 @@ def test_budgets_that_mean_nothing_are_refused(recipe: Callable[..., Recipe]) ->
         (["search.budget.of=macs", "search.budget.cap=0"], "search.budget.cap: got 0.0; allowed: more than 0"),
         (["train.budget.of=macs", "train.budget.cap=3"], "train.budget: what is trained is given"),
         (["train.latency.batch_size=3"], "train.latency: what is trained is given"),
+        (
+            ["variant=random", "search.budget.of=params", "search.budget.target=9"],
+            "'no_search' has no loss that could be drawn to it",
+        ),
+        (["variant=rome_v1", "search.budget.of=latency", "search.budget.target=9"], "drawn edge by edge"),
     ):
         with pytest.raises(UserError, match=words):
             recipe(*settings)

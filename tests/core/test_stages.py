@@ -12,6 +12,7 @@ import torch
 import nas_apps
 from nas_apps.core import checkpoint, runs
 from nas_apps.core.config import Recipe
+from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
 from nas_apps.core.learner import Learner
 from nas_apps.core.learners import search_learner
@@ -142,3 +143,21 @@ def test_a_search_that_ends_within_or_between_stages_goes_on_as_if_it_had_not(
 def test_a_perturbation_goes_with_stages(recipe: Make, perturb: str, tmp_path: Path) -> None:
     made = recipe("variant=p_darts", f"variant.perturb={perturb}", "search.epochs=3")
     assert nas_apps.search(made, tmp_path / "run").kept["cell.op"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (("variant=p_darts", "search.epochs=2"), "search.epochs: got 2; allowed: 3 and more"),
+        (("variant.stages=[{keep: 2}, {}]",), "nothing comes before the first"),
+        (("variant.stages=[{inherit: true}, {keep: 2}]",), "nothing comes before the first"),
+        (("variant=msg_das", "variant.relax.k=3", "variant.stages=[{}, {keep: 2}]"), "share no option"),
+    ],
+)
+def test_stages_that_mean_nothing_are_refused(recipe: Make, overrides: tuple[str, ...], reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        recipe(*overrides)
+
+
+def test_a_network_has_a_cell_however_small_a_part_of_it_a_stage_is(recipe: Make) -> None:
+    assert parts_of(recipe("variant.stages=[{}, {deeper: 0.1}]"))[1].recipe.search.network.cells == 1

@@ -24,7 +24,7 @@ SMALL = ("task=image", "task.train_images=256", "search.epochs=2", "search.batch
 @pytest.mark.parametrize("variant", list(VARIANTS))
 def test_every_method_searches_and_trains_on_cuda(variant: str, precision: str, tmp_path: Path) -> None:
     settings = (*SMALL, "device=cuda", f"precision={precision}", f"search.latency.file={tmp_path / 'latency'}")
-    recipe = nas_apps.recipe(*settings, f"variant={variant}")
+    recipe = nas_apps.recipe(*settings, f"variant={variant}", "search.epochs=3")
     if variant == "la_darts":
         measure(recipe, tmp_path / "latency", cells=10)
     genotype = nas_apps.search(recipe, tmp_path / "search")

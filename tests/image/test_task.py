@@ -75,7 +75,7 @@ def test_the_running_average_is_what_is_evaluated(tmp_path: Path) -> None:
 def test_cells_computed_again_in_the_backward_give_the_same_step(variant: str) -> None:
     after = []
     for again in (False, True):
-        made = small(f"variant={variant}", "variant.penalties=[]")  # they see logits alone
+        made = small(f"variant={variant}", "search.epochs=3", "variant.penalties=[]")  # they see logits alone
         learner, streams = learners.search_learner(made, CPU)
         learner.objective.network.set_grad_checkpointing(again)
         learner.begin(Progress(9, 10))

@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from nas_apps.core.arch import Arch
 from nas_apps.core.errors import UserError
-from nas_apps.core.parts.penalty import PENALTIES, DirichletKL, Penalty, Seen, total
+from nas_apps.core.extras import Extras
+from nas_apps.core.parts.penalty import PENALTIES, DirichletKL, Penalty, Seen, ZeroOne, total
+from nas_apps.core.parts.relax import Sigmoid, Softmax
 from nas_apps.core.price import Additive
 from nas_apps.core.progress import Progress, Ramp
 from nas_apps.core.space import Choice
@@ -120,3 +123,13 @@ def test_with_weight_0_the_search_is_that_without_it_to_the_bit(searched, name: 
 def test_a_penalty_that_means_nothing_is_refused(recipe, overrides: tuple[str, ...], reason: str) -> None:  # noqa: ANN001
     with pytest.raises(UserError, match=reason):
         recipe(*overrides)
+
+
+def test_a_penalty_on_sigmoids_leaves_out_the_parents_that_are_weighed_by_a_softmax() -> None:
+    space = {"a": Choice.uniform(("x", "y"), 2), "p": Choice((("0", "1", "2"),), "parent", keep=2)}
+    arch = Arch(space, {"op": Sigmoid(), "parent": Softmax()})
+    penalty, _ = Extras(penalties=(ZeroOne(),)).penalty(arch, Progress(0, 1), 0)
+    assert penalty is not None
+    slopes = torch.autograd.grad(penalty, [arch.logits["a"], arch.logits["p"]], materialize_grads=True)
+    assert slopes[0].any()
+    assert not slopes[1].any()

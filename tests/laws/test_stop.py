@@ -13,13 +13,14 @@ import pytest
 import torch
 
 import nas_apps
-from nas_apps.core import checkpoint, files, runs
+from nas_apps.core import checkpoint, files, runs, watch
 from nas_apps.core.checkpoint import Checkpoints
 from nas_apps.core.config import Recipe
 from nas_apps.core.diagnosis import read_history
 from nas_apps.core.drawing.page import report_page
 from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
+from nas_apps.core.learner import Learner
 from nas_apps.core.logs import read_lines, seconds
 from nas_apps.core.parts.stop import STOPS
 from nas_apps.core.variants import VARIANTS
@@ -215,9 +216,31 @@ def test_only_the_checkpoints_that_a_search_may_be_sent_back_to_are_kept(
     recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:
     calm = ("variant.stop=eigenvalue", "variant.stop.every=2", "variant.stop.window=1", "variant.stop.adapt=3")
-    made = recipe(*calm, "variant.stop.delta=1", "search.epochs=8", "search.epoch_steps=1", "variant.stop.start=99")
+    once = ("variant.stop.delta=1", "variant.stop.cap=9e-4")
+    made = recipe(*calm, *once, "search.epochs=8", "search.epoch_steps=1", "variant.stop.start=99")
     nas_apps.search(made, tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == [
         "epoch_004.pt",
         "epoch_006.pt",
     ]
+
+
+def test_a_search_that_was_sent_back_can_at_once_be_sent_back_further(
+    recipe: Callable[..., Recipe],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def eigenvalue(learner: Learner, *_: object, **__: object) -> float:
+        sent_back = learner.optimizer.param_groups[0]["weight_decay"] > 4e-4
+        return 2.0 if learner.progress.epoch >= (5 if sent_back else 8) else 1.0
+
+    monkeypatch.setattr(watch, "dominant_eigenvalue", eigenvalue)
+    eager = ("variant.stop.every=1", "variant.stop.window=1", "variant.stop.delta=4", "variant.stop.start=1")
+    made = recipe("variant=darts_ada", *eager, "search.epochs=10", "search.epoch_steps=1", "variant.stop.cap=2.7e-3")
+    nas_apps.search(made, tmp_path / "run")
+    told = capsys.readouterr().err
+    assert "epoch 8: " in told
+    assert "back to epoch 4, with weight decay 0.0009" in told
+    assert "epoch 5: " in told
+    assert "back to epoch 1, with weight decay 0.0027" in told

@@ -12,7 +12,7 @@ from torch import Tensor
 from nas_apps.core.arch import one_hot
 from nas_apps.core.latency import fit
 from nas_apps.core.parts.derive import Random, Strongest
-from nas_apps.core.parts.penalty import Cost, Seen, draw_cell
+from nas_apps.core.parts.penalty import Cost, Seen, draw_cells
 from nas_apps.core.predictor import Predictor
 from nas_apps.core.price import odds
 from nas_apps.core.progress import Progress
@@ -35,7 +35,7 @@ def seen(logits: Tensor, seed: int = 0) -> Seen:
 
 
 def draw(logits: Tensor, seed: int) -> Tensor:
-    return draw_cell(SPACE, {"c.op": logits.softmax(-1)}, torch.Generator().manual_seed(seed))["c.op"]
+    return draw_cells(SPACE, {"c.op": logits.softmax(-1)}, 1, torch.Generator().manual_seed(seed))["c.op"][0]
 
 
 def test_the_predictor_sees_cells_as_they_are_derived() -> None:
@@ -76,7 +76,7 @@ def test_the_gradient_is_that_of_the_odds_of_the_rows_that_are_kept() -> None:
 
 def test_the_cost_is_the_mean_of_what_the_drawn_cells_are_predicted() -> None:
     logits, rng = torch.randn(14, 3), torch.Generator().manual_seed(7)
-    cells = [draw_cell(SPACE, {"c.op": logits.softmax(-1)}, rng) for _ in range(5)]
+    cells = [draw_cells(SPACE, {"c.op": logits.softmax(-1)}, 1, rng) for _ in range(5)]
     expected = sum(float(predictor()(cell)) for cell in cells) / 5 / predictor().reference
     assert float(Cost("latency", cells=5)(seen(logits, 7))) == pytest.approx(expected, rel=1e-5)
 

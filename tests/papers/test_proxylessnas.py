@@ -16,11 +16,12 @@ from nas_apps.core.learner import Learner
 from nas_apps.core.op import OpArgs
 from nas_apps.core.parts.relax import BinaryGate
 from nas_apps.core.parts.schedule import TRAIN, VALID
-from nas_apps.core.parts.wiring import Full
+from nas_apps.core.parts.wiring import Full, Partial, Row, shuffle
 from nas_apps.core.progress import DONE, Progress
 from nas_apps.core.space import Choice
 from nas_apps.core.task import Outcome
 from nas_apps.core.variants import VARIANTS
+from nas_apps.tasks.toy import OPS
 
 LOGITS, SLOPES = [0.5, 0.1, -0.3], [0.7, -0.2, 1.1]
 LATE = Progress(9, 10)
@@ -272,3 +273,14 @@ def test_the_logits_wait_for_the_warm_up_and_then_step_once_in_five(recipe, lear
         for _ in range(steps):
             made.variant.schedule(taught, streams)
         assert "".join(order) == expected
+
+
+def test_where_nothing_runs_in_partial_channels_the_others_are_evaluated_in_those_channels() -> None:
+    edge, x, slope = Partial(4).edge(("none", "linear"), OPS, OpArgs(8)), torch.randn(3, 8), torch.randn(3, 8)
+    weights = torch.tensor([1.0], requires_grad=True), torch.tensor([0.0], requires_grad=True)
+    y = edge(x, Row(weights, (0,), DONE, (1,)))
+    assert not y.any()
+    (found,) = torch.autograd.grad(y, weights[1], slope)
+    with torch.no_grad():
+        there = torch.cat([edge.mixed.ops["linear"](x[:, :2]), torch.zeros(3, 6)], 1)
+    assert float(found) == pytest.approx(float((shuffle(there, groups=4, axis=1) * slope).sum()), rel=1e-5)

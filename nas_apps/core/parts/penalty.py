@@ -21,9 +21,9 @@ from nas_apps.core.space import Space, decided
 class Seen(NamedTuple):
     """What a penalty sees.
 
-    logits: of each choice that a genotype decides, `[R, O]`. means: the expected weights of each choice, edges' too,
-    differentiable in the logits. prices: by what
-    is priced, the cost of the network that tables of weights stand for. rng: of the CPU, for penalties that draw.
+    logits: of each choice that a genotype decides and that is relaxed as operations are, `[R, O]`. means: the expected
+    weights of each choice, edges' too, differentiable in the logits. prices: by what is priced, the cost of the network
+    that tables of weights stand for. rng: of the CPU, for penalties that draw.
     """
 
     logits: Mapping[str, Tensor]
@@ -113,25 +113,26 @@ class Cost:
         return (cost - self.target).clamp_min(0) / self.target
 
     def _predicted(self, price: Price, seen: Seen) -> Tensor:
-        drawn = [draw_cell(price.space, seen.means, seen.rng) for _ in range(self.cells)]
-        if not drawn:
+        if not self.cells:
             there = _strongest(price.space, {name: table.detach() for name, table in seen.means.items()})
             soft = {n: odds(c, seen.means[n]) * there[n].sum(-1, keepdim=True) for n, c in decided(price.space).items()}
             return price(soft)
-        return price({name: torch.stack([cell[name] for cell in drawn]) for name in decided(price.space)}).mean()
+        return price(draw_cells(price.space, seen.means, self.cells, seen.rng)).mean()
 
 
-def draw_cell(space: Space, means: Mapping[str, Tensor], rng: torch.Generator) -> dict[str, Tensor]:
-    """The one-hot weights of an architecture drawn from its odds, with the gradient of the odds in the rows it keeps.
+def draw_cells(space: Space, means: Mapping[str, Tensor], number: int, rng: torch.Generator) -> dict[str, Tensor]:
+    """The one-hot weights `[number, R, O]` of architectures drawn from their odds, with the gradient of the odds in the
+    rows that each keeps.
 
     An option is drawn by its odds; a node keeps the edges drawn without replacement by the weight that is not "none".
     Both are the arg max of one Gumbel noise an option: what the noise makes strongest is derived.
     """
     here = {name: table.detach().cpu() for name, table in means.items()}
-    noisy = {name: (here[name].log() + gumbel(here[name], rng)).exp() for name in decided(space)}
-    hard, found = _strongest(space, {**here, **noisy}), {}
+    logs = {name: here[name].log() for name in decided(space)}
+    noisy = [{name: (table + gumbel(table, rng)).exp() for name, table in logs.items()} for _ in range(number)]
+    cells, found = [_strongest(space, {**here, **tables}) for tables in noisy], {}
     for name, choice in decided(space).items():
-        soft, kept = odds(choice, means[name]), hard[name].to(means[name])
+        soft, kept = odds(choice, means[name]), torch.stack([cell[name] for cell in cells]).to(means[name])
         found[name] = kept + kept.sum(-1, keepdim=True) * (soft - soft.detach())
     return found
 

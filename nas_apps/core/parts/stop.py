@@ -86,6 +86,13 @@ class EigenvalueStop:
         """How many epochs back the returned cell is."""
         return self.every * (self.window // 2 + self.delta)
 
+    def returns(self, decays: Sequence[float]) -> int:
+        """How often a search with these weight decays can be sent back yet."""
+        times, below = 0, [decay for decay in decays if 0 < decay < self.cap]
+        while self.adapt is not None and below:
+            times, below = times + 1, [decay * self.adapt for decay in below if decay * self.adapt < self.cap]
+        return times
+
     def __call__(self, history: History, space: Space) -> Verdict | None:
         seen = [entry for entry in history if EIGENVALUE in entry and entry["epoch"] % self.every == 0]
         if not seen or seen[-1] is not history[-1] or len(seen) - self.delta < (self.window + 1) // 2:

@@ -129,12 +129,11 @@ class _PartialEdge(nn.Module):
 
     def forward(self, x: Tensor, row: Row, *context: Tensor) -> Tensor:
         axis, width = self.args.axis, self.args.channels // self.k
-        if self.mixed.is_none(row):  # an edge that is not there passes nothing by
-            zeros: Tensor = self.mixed(x, row, *context)
-            return zeros
         part, rest = x.narrow(axis, 0, width), x.narrow(axis, width, self.args.channels - width)
         if self.args.stride > 1:  # max pooling whatever the candidates are; ceil, as they do, on odd sizes
             rest = functional.max_pool2d(rest, self.args.stride, ceil_mode=True)
+        if self.mixed.is_none(row):  # an edge that is not there passes nothing by
+            rest = torch.zeros_like(rest)
         return shuffle(torch.cat([self.mixed(part, row, *context), rest], axis), groups=self.k, axis=axis)
 
 

@@ -45,8 +45,8 @@ class Network:
             raise ValueError(f"auxiliary: not negative, got {self.auxiliary}")
 
     def deeper(self, times: float) -> Network:
-        """As many times the cells."""
-        return replace(self, cells=round(self.cells * times))
+        """As many times the cells, and at least one."""
+        return replace(self, cells=max(round(self.cells * times), 1))
 
 
 def refuse_extras(settings: Network, space: str) -> None:
