@@ -223,6 +223,8 @@ REFUSED = {
     "variant.penalties=[dirichlet_kl]": "variant.penalties: 'dirichlet_kl' compares Dirichlet laws",
     "variant=darts variant.distill.weight=1": "variant.distill: the teacher is the super-net under its",
     'variant=rome_v1 variant.penalties=[{"name":"cost","of":"latency"}]': "variant.penalties: the cells whose latency",
+    'variant=darts variant.stages=[{"keep":2}]': "variant.stages: nothing comes before the first",
+    'variant=msg_das variant.relax.k=3 variant.stages=[{},{"keep":2}]': "variant.stages: the sub-graphs",
     "variant=msg_das variant.schedule=joint": "variant.distill: sub-graphs learn from the super-net in the weights'",
 }
 
