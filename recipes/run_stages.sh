@@ -45,6 +45,7 @@ done
 for number in "$stage" "$stop_stage" "$seed" "$nproc"; do
   case $number in '' | *[!0-9]*) echo "$recipe: got '$number'; allowed: a number" >&2; exit 2 ;; esac
 done
+[ -z "$table" ] || [ -e "$table" ] || { echo "$recipe: --table $table: no such file" >&2; exit 2; }
 . scripts/env.sh
 
 name=$(basename "$recipe" .sh)

@@ -18,10 +18,12 @@ from nas_apps.core.diagnosis import read_history
 from nas_apps.core.drawing.picture import cell_svg
 from nas_apps.core.folder import device_name, versions
 from nas_apps.core.genotype import Genotype
+from nas_apps.core.latency import Stopwatch
 from nas_apps.core.learner import Learner
+from nas_apps.core.parts.penalty import Cost
 from nas_apps.core.parts.stop import Verdict
 from nas_apps.core.phase import Phase
-from nas_apps.core.price import describe
+from nas_apps.core.price import derived, describe
 from nas_apps.core.runtime import Runtime
 from nas_apps.core.seeds import mix
 
@@ -70,6 +72,14 @@ def evaluated(recipe: Recipe, learner: Learner, phase: Phase, draws: Mapping[str
     return figures
 
 
+def _latency(recipe: Recipe, genotype: Genotype, runtime: Runtime, stage: str) -> dict[str, float]:
+    """What a search that paid for latency ends with, as measured here and not as predicted."""
+    paid = any(isinstance(penalty, Cost) and penalty.of == "latency" for penalty in recipe.variant.penalties)
+    if stage != "search" or not paid:
+        return {}
+    return {"latency_ms": Stopwatch(recipe.search.latency, runtime)(*derived(recipe.task, genotype, recipe.train))}
+
+
 def leave(
     folder: Path,
     recipe: Recipe,
@@ -92,7 +102,7 @@ def leave(
         "seed": recipe.seed,
         "genotype": genotype.kept,
         "metrics": logs.last_figures(folder, genotype.meta["steps"] if verdict else steps),
-        "costs": describe(recipe.task, genotype, recipe.train),
+        "costs": describe(recipe.task, genotype, recipe.train) | _latency(recipe, genotype, runtime, stage),
         "steps": steps,
         "stopped": verdict and verdict._asdict(),
         "warnings": logs.warnings(folder),

@@ -82,17 +82,12 @@ class Report:
             self._bar.update()
         if done % self.log_steps == 0 and stats:
             values = {name: float(value) for name, value in stats.items()}
-            lost = next(
-                (name for name, value in values.items() if name.endswith("/loss") and not isfinite(value)), None
-            )
-            if lost:
-                raise UserError(
-                    f"{lost} is {values[lost]} at step {done}; a lower weights.lr or logits.lr may keep it finite"
-                )
+            _refuse_lost(done, values)
             self._line(done, epoch, values)
 
     def epoch(self, done: int, epoch: int, arch: Arch, figures: Mapping[str, float]) -> None:
         """Log the end of an epoch: figures, weights of the choices, genotype."""
+        _refuse_lost(done, figures)
         if not self.runtime.leads:
             return
         if figures:
@@ -132,3 +127,9 @@ class Report:
         }
         if self._bar is not None:
             self._bar.set_postfix(self._shown, refresh=False)
+
+
+def _refuse_lost(done: int, values: Mapping[str, float]) -> None:
+    lost = next((name for name, value in values.items() if name.endswith("/loss") and not isfinite(value)), None)
+    if lost:
+        raise UserError(f"{lost} is {values[lost]} at step {done}; a lower weights.lr or logits.lr may keep it finite")

@@ -46,8 +46,9 @@ def search(recipe: Recipe, folder: str | Path, *, resume: bool = False, command:
         steps, verdict = searching.finish()
         genotype = found(folder, recipe, searching.learner.arch, cap, runtime, steps, verdict)
         if runtime.leads:
+            why = "" if cap is None else f" (under a cap of {cap.cap:g} {cap.unit}, which may leave nothing else)"
             for about, message in collapsed(space, genotype).items():
-                logs.warn(folder, steps, about, message)
+                logs.warn(folder, steps, about, message + why)
             leave(folder, recipe, genotype, runtime, stage="search", steps=steps, verdict=verdict, command=command)
         runtime.wait()
         return genotype

@@ -63,6 +63,8 @@ def overview(folder: Path) -> str:
 def table(folder: Path) -> str:
     """The trained networks of a run side by side, as text."""
     trained = {name: part for name, part in stages(folder).items() if part["stage"] == "train"}
+    if not trained:
+        return "nothing is trained yet"
     rows = [["", *trained]]
     for group in ("metrics", "costs"):
         names = dict.fromkeys(name for part in trained.values() for name in part[group])
