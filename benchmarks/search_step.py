@@ -112,11 +112,11 @@ def random_images(folder: Path, *, batch_size: int) -> tuple[str, ...]:
     return "task=image", f"task.data={path}", f"search.batch_size={batch_size}"
 
 
-def measured(folder: Path, *settings: str) -> str:
-    """Measure what methods need that go by latency; the override that names it."""
-    file = folder / "latency.safetensors"
-    measure(load([], (*settings, "train.network.channels=4", "train.network.cells=3")), file, cells=10)
-    return f"search.latency.file={file}"
+def measured(folder: Path, *settings: str) -> tuple[str, ...]:
+    """Measure what methods need that go by latency, on small networks; the overrides that name it."""
+    file, small = folder / "latency.safetensors", ("train.network.channels=4", "train.network.cells=3")
+    measure(load([], (*settings, *small)), file, cells=10)
+    return *small, f"search.latency.file={file}"
 
 
 def method(runtime: Runtime, *overrides: str) -> Method:
@@ -239,7 +239,7 @@ def main(
     sizes = f"search.network.channels={channels}", f"search.network.cells={cells}"
     with tempfile.TemporaryDirectory() as folder, start(device, precision) as runtime:
         settings = *random_images(Path(folder), batch_size=batch_size), *sizes
-        settings += (measured(Path(folder), *settings),)
+        settings += measured(Path(folder), *settings)
         ready = {name: method(runtime, *settings, *overrides) for name, overrides in METHODS.items()}
         columns = time_columns(seconds(ready, runtime, repeats=repeats))
         columns |= memory_columns(ready, runtime, draws=draws)
