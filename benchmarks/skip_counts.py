@@ -1,6 +1,6 @@
 """Skip connections of the derived cells over a search, method by method, from the folder of a sweep.
 
-    python benchmarks/skip_counts.py runs/s2 --epochs 0,10,20,29
+python benchmarks/skip_counts.py runs/s2 --epochs 0,10,20,29
 """
 
 from __future__ import annotations

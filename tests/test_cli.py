@@ -84,6 +84,11 @@ def finished(made: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+def heard() -> None:
+    """A process started in the background of a shell ignores interrupts, and so would its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def refused(ended: Ended, *parts: str) -> None:
     """One line on stderr and nothing else, with these parts, and status 2."""
     assert ended.status == 2, ended
@@ -664,7 +669,7 @@ def test_a_search_that_the_user_stops_says_so_and_goes_on_later(cli: Run, tmp_pa
     command = ["search", *TINY, "search.epoch_steps=50", "search.checkpoint_steps=10", "--resume"]
     process = subprocess.Popen(
         [sys.executable, "-m", "nas_apps", *command, "--run", "stopped"],
-        cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heard,
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while not (tmp_path / "stopped" / "checkpoint.pt").exists() and time.monotonic() < deadline:

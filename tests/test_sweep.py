@@ -33,6 +33,11 @@ with_image = pytest.mark.skipif(not (find_spec("timm") and find_spec("torchvisio
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def heard() -> None:
+    """A process started in the background of a shell ignores interrupts, and so would its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def make(trials: list[Trial], *, train: bool = True) -> list[Trial]:
     """Run the stages of trials in this process, where a sweep finds them finished."""
     for trial in trials:
@@ -144,7 +149,7 @@ def test_a_sweep_that_is_stopped_ends_its_processes_and_says_how_to_go_on(
 ) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "nas_apps", "sweep", *LONG, "--seeds", "2", "--run", "s"],
-        cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heard,
     )  # fmt: skip
     until((tmp_path / "s" / "darts_seed0" / "search" / "checkpoint.pt").exists)
     started = children(process.pid)
@@ -282,7 +287,7 @@ def test_trials_on_ray_fail_alone_and_are_gone_on_with(nas_apps: Command, tmp_pa
 def test_a_sweep_on_ray_that_is_stopped_ends_its_processes(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "nas_apps", "sweep", *LONG, "search.epochs=2000", "--run", "s", "--ray", "local"],
-        cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heard,
     )  # fmt: skip
     metrics = tmp_path / "s" / "darts_seed0" / "search" / "metrics.jsonl"
     until(metrics.exists)
