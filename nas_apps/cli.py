@@ -60,7 +60,7 @@ def derive(
     if out.exists() and Genotype.load(out) != genotype:
         raise UserError(f"{out}: holds another genotype; allowed: another --out")
     genotype.save(out)
-    space = folder.read_recipe(run).task.choices(edges=False)
+    space = folder.read_recipe(run).task.choices()
     files.write_text(drawing, cell_svg(space, genotype))
     for message in collapsed(space, genotype).values():
         logs.say(message)

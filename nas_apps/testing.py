@@ -42,14 +42,14 @@ def _cpu() -> Runtime:
 
 
 def _learner(recipe: Recipe) -> tuple[Learner, Streams]:
-    arch = Arch(recipe.task.choices(edges=False), {"op": Softmax(), "parent": Softmax()}, init_std=0.5)
+    arch = Arch(recipe.task.choices(), {"op": Softmax(), "parent": Softmax()}, init_std=0.5)
     objective = recipe.task.build(Mixed(arch, Full()), recipe.search)
     streams = recipe.task.streams(objective, recipe.search, _cpu(), seed=0, halves=True)
     return Learner(objective, arch, recipe.task.optimisation(objective, recipe.search), recipe.search, _cpu()), streams
 
 
 def _check_space(recipe: Recipe) -> None:
-    plain, edged = recipe.task.choices(edges=False), recipe.task.choices(edges=True)
+    plain, edged = recipe.task.choices(), recipe.task.choices(edges=1)
     assert plain, "the space is empty"
     assert {n: c for n, c in edged.items() if c.kind != "edge"} == plain, "edges change the other choices"
 
@@ -83,7 +83,7 @@ def _check_stream(stream: Stream) -> None:
 
 
 def _check_fill(recipe: Recipe, learner: Learner, streams: Streams) -> None:
-    space = recipe.task.choices(edges=False)
+    space = recipe.task.choices()
     for seed in range(3):
         genotype = Random()(space, {}, torch.Generator().manual_seed(seed))
         fixed = recipe.task.build(Fixed(space, genotype), recipe.search)
@@ -97,7 +97,7 @@ def _check_fill(recipe: Recipe, learner: Learner, streams: Streams) -> None:
 
 
 def _check_final(recipe: Recipe) -> None:
-    space = recipe.task.choices(edges=False)
+    space = recipe.task.choices()
     genotype = Random()(space, {}, torch.Generator().manual_seed(0))
     objective = recipe.task.build(Fixed(space, genotype), recipe.train)
     streams = recipe.task.streams(objective, recipe.train, _cpu(), seed=0, halves=False)

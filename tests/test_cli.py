@@ -645,7 +645,7 @@ def test_a_run_that_may_write_no_larger_files_goes_on_when_it_may(
 
 def test_an_export_that_may_write_no_larger_files_is_one_line(finished: Path) -> None:
     recipe, genotype = config.load([], TINY), Genotype.load(finished / "search" / "genotype.json")
-    network = recipe.task.build(Fixed(recipe.task.choices(edges=False), genotype), recipe.train)
+    network = recipe.task.build(Fixed(recipe.task.choices(), genotype), recipe.train)
     with files_up_to(2000), pytest.raises(UserError, match="no space left"):
         recipe.task.export(network, genotype, recipe.train, finished / "new")
     assert not (finished / "new" / "model.safetensors").exists()

@@ -20,10 +20,10 @@ from nas_apps.core.parts.derive import Random, Rule, Strongest
 from nas_apps.core.parts.penalty import Cost
 from nas_apps.core.phase import Budget
 from nas_apps.core.predictor import Predictor
-from nas_apps.core.price import Additive, Narrowed, Price, columns, derived, describe, tables
+from nas_apps.core.price import Additive, Narrowed, Price, derived, describe, tables
 from nas_apps.core.refusals import search_space
 from nas_apps.core.runtime import Runtime
-from nas_apps.core.space import NONE, Choice, Space, decided, edge_choice
+from nas_apps.core.space import NONE, Choice, Space, columns, decided, edge_choice, states
 
 TRIES, STRONGEST_PULL = 1000, 512.0
 UNITS = {"params": "parameters", "macs": "multiply-adds", "latency": "ms"}
@@ -201,7 +201,7 @@ class Limit:
                 edge = edge_choice(name.removesuffix(".op"), target)
                 if choice.dag and edge in space:
                     least = _least(choice, costs)[list(choice.dag.into(target))]
-                    groups = [[int(state) for state in option.split("+")] for option in space[edge].rows[0]]
+                    groups = [list(states(option)) for option in space[edge].rows[0]]
                     found[edge] = torch.stack([least[group].sum() for group in groups])[None]
         return found
 

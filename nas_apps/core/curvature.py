@@ -9,9 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from nas_apps.core.hypergrad import replaced
 from nas_apps.core.learner import Learner, gradients
 from nas_apps.core.seeds import keep_rng
+from nas_apps.core.surface import replaced
 from nas_apps.core.task import Batch, Stream
 
 RADIUS = 1e-2

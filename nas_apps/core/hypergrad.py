@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.stateless import _reparametrize_module
+from torch import Tensor
 
 from nas_apps.core.learner import Draws, Learner, Stats, gradients
+from nas_apps.core.surface import replaced
 from nas_apps.core.task import Batch, Outcome
 
 Pulled = tuple[Batch, Draws]
@@ -76,15 +76,6 @@ def _loss(learner: Learner, pulled: Pulled, weights: Mapping[str, Tensor]) -> It
     batch, (draw,) = pulled
     with replaced(learner.objective, weights), learner.loss(batch, draw) as outcome:
         yield outcome
-
-
-@contextmanager
-def replaced(objective: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Put other weights in place of an objective's, and copies in place of its buffers: running statistics stay."""
-    buffers = {name: b.clone() for name, b in objective.named_buffers()}
-    # Not functional_call: its weights are gone when it returns, and a checkpointed cell runs again in the backward.
-    with _reparametrize_module(objective, {**weights, **buffers}):
-        yield
 
 
 def _step(

@@ -85,7 +85,7 @@ def measure(recipe: Recipe, out: Path, *, cells: int = 200, clock: Clock | None 
         raise UserError(f"{out}: is there already; allowed: another --out")
     if cells < 10:
         raise UserError(f"--cells: got {cells}; allowed: 10 and more")
-    space, phase, settings = recipe.task.choices(edges=False), recipe.train, recipe.search.latency
+    space, phase, settings = recipe.task.choices(), recipe.train, recipe.search.latency
     with start(recipe.device, recipe.precision) as runtime:
         found = random_cells(space, cells)
         every = 0.1 if sys.stderr.isatty() else 30.0
@@ -106,7 +106,7 @@ def measure(recipe: Recipe, out: Path, *, cells: int = 200, clock: Clock | None 
 
 def load(recipe: Recipe) -> tuple[Predictor, str]:
     """The predictor that a recipe names, checked to be of its networks, and the device it was measured on."""
-    path, space = recipe.search.latency.file, recipe.task.choices(edges=False)
+    path, space = recipe.search.latency.file, recipe.task.choices()
     if path is None:
         raise UserError("search.latency.file: not given; allowed, where latency counts: what nas-apps measure wrote")
     inputs = derived(recipe.task, random_cells(space, 1)[0], recipe.train)[1]

@@ -17,7 +17,7 @@ from nas_apps.core.phase import Phase
 from nas_apps.core.progress import Progress
 from nas_apps.core.runtime import Runtime
 from nas_apps.core.seeds import mix
-from nas_apps.core.surface import LossSurface, buffers_kept
+from nas_apps.core.surface import LossSurface, replaced
 from nas_apps.core.task import Batch, Optimisation, Outcome, Stream
 
 Stats = Mapping[str, Tensor]
@@ -144,7 +144,7 @@ class Learner:
         """What the super-net under its expected weights says of a batch; its running statistics stay as they are."""
         if self._extras.distill is None or not self._extras.distill.on(self.progress):
             return None
-        with torch.no_grad(), buffers_kept(self.objective), self.loss(batch, self.arch.expected(self.progress)) as all_:
+        with torch.no_grad(), replaced(self.objective, {}), self.loss(batch, self.arch.expected(self.progress)) as all_:
             output = all_.output
         if not isinstance(output, Tensor):
             raise UserError("variant.distill: this task's networks say nothing that a teacher could be compared with")

@@ -56,7 +56,7 @@ def train_learner(recipe: Recipe, genotype: Genotype, runtime: Runtime) -> tuple
     """What a final training starts with: the network of a genotype, no logits, and all the batches."""
     phase, arch = recipe.train, Arch({}, {})
     seed_process(mix(recipe.seed, 1))
-    fill = Fixed(recipe.task.choices(edges=False), genotype, _wiring(phase), lambda: arch.current.progress)
+    fill = Fixed(recipe.task.choices(), genotype, _wiring(phase), lambda: arch.current.progress)
     objective = recipe.task.build(fill, phase).to(runtime.device)
     _apart(recipe, runtime)
     if phase.batch_size % runtime.world:

@@ -20,7 +20,7 @@ from nas_apps.core.op import OpArgs, OpTable
 from nas_apps.core.parts.relax import Softmax
 from nas_apps.core.parts.wiring import Full, Row
 from nas_apps.core.phase import Latency, Phase
-from nas_apps.core.space import NONE, Choice, Dag, Space, decided, op_choice
+from nas_apps.core.space import NONE, Choice, Dag, Space, decided, op_choice, widened
 from nas_apps.core.task import Task
 
 Weights = Mapping[str, Tensor]
@@ -87,18 +87,7 @@ class Narrowed:
         return self.price.reference
 
     def __call__(self, weights: Weights) -> Tensor:
-        wide = {}
-        for name, choice in self.price.space.items():
-            table, at = weights[name], columns(self.space[name], choice).to(weights[name].device)
-            zeros = table.new_zeros(*table.shape[:-1], choice.shape[1])
-            wide[name] = zeros.scatter(-1, at.expand(table.shape), table)
-        return self.price(wide)
-
-
-def columns(narrow: Choice, wide: Choice) -> Tensor:
-    """Where the options of a narrower choice are in a wider one, `[R, O]`."""
-    pairs = zip(narrow.rows, wide.rows, strict=True)
-    return torch.tensor([[options.index(option) for option in row] for row, options in pairs])
+        return self.price(widened(weights, self.space, self.price.space))
 
 
 def expectation(space: Space, means: Weights) -> dict[str, Tensor]:
@@ -127,7 +116,7 @@ def derived(task: Task, genotype: Genotype, phase: Phase) -> tuple[nn.Module, tu
     """The network of a genotype at the sizes of a phase, as a final training builds it, and inputs of one item."""
     phase = _trained(phase)
     with torch.random.fork_rng(devices=[]):
-        return task.example(task.build(Fixed(task.choices(edges=False), genotype), phase), phase)
+        return task.example(task.build(Fixed(task.choices(), genotype), phase), phase)
 
 
 def describe(task: Task, genotype: Genotype, phase: Phase) -> dict[str, float]:
@@ -142,7 +131,7 @@ def tables(task: Task, phase: Phase) -> dict[str, Additive]:
     The network is built once with every candidate, and run once on one item; what all cells that share a decision
     cost adds up.
     """
-    phase, space = _trained(phase), task.choices(edges=False)
+    phase, space = _trained(phase), task.choices()
     arch = Arch(space, {choice.kind: Softmax() for choice in space.values()})
     fill = _Recording(arch)
     with torch.random.fork_rng(devices=[]), arch.using(arch.expected()):

@@ -137,12 +137,13 @@ def search_space(task: Task, variant: Variant) -> Space:
     for name, choice in space.items():
         if drawn and choice.kind == "parent":
             raise UserError(
-                f"variant.edges: {drawn} edges a node are drawn, and {name} keeps {choice.keep}; allowed: null"
+                f"variant.edges: {drawn} edges a node are drawn, and in this space nodes choose parents, not edges; "
+                "allowed here: softmax"
             )
         if drawn and choice.dag is not None and choice.dag.keep != drawn:
             raise UserError(
                 f"variant.edges: {drawn} edges a node are drawn, and a node of {name} keeps "
-                f"{choice.dag.keep or 'all'}; allowed here: null, softmax"
+                f"{choice.dag.keep or 'all'}; allowed here: softmax"
             )
         if choice.kind == "op" and isinstance(variant.relax, GumbelRanks) and variant.relax.k > choice.shape[1]:
             raise UserError(

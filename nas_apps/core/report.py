@@ -18,7 +18,7 @@ from nas_apps.core.diagnosis import read_history
 from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
 from nas_apps.core.runtime import Runtime
-from nas_apps.core.space import Space, spread
+from nas_apps.core.space import Space, widened
 
 
 class Report:
@@ -93,7 +93,8 @@ class Report:
         if figures:
             self._line(done, epoch, figures)
         if self.derive is not None:
-            weights = spread(arch.expected().weights, arch.space, self.space or arch.space)
+            wide = widened(arch.expected().weights, arch.space, self.space or arch.space)
+            weights = {name: table.tolist() for name, table in wide.items()}
             logs.add_line(self.folder / "choices.jsonl", done, {"epoch": epoch, "weights": weights})
             self.derive().save(self.folder / "genotypes" / f"epoch_{epoch:03d}.json")
             self.history.append({"step": done, "epoch": epoch, "weights": weights, **figures})

@@ -59,7 +59,7 @@ def train(
 ) -> dict[str, Any]:
     """Stack a genotype's cells, train the network from scratch, evaluate it; the summary that it leaves in `folder`."""
     folder = Path(folder)
-    space = recipe.task.choices(edges=False)
+    space = recipe.task.choices()
     genotype.validate(space)
     with start(recipe.device, recipe.precision) as runtime, ExitStack() as held:
         check(folder, recipe, "train", runtime, resume=resume)
@@ -136,7 +136,7 @@ def look_up(folder: str | Path, table: str | Path) -> dict[str, float]:
 def find_genotype(name: str, recipe: Recipe) -> Genotype:
     """The genotype in a file, or the published one of this name, checked against the recipe's space."""
     genotype = Genotype.load(Path(name)) if Path(name).exists() else recipe.task.find(name)
-    return genotype.validate(recipe.task.choices(edges=False), name)
+    return genotype.validate(recipe.task.choices(), name)
 
 
 def _same_genotype(folder: Path, genotype: Genotype) -> None:

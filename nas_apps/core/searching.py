@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas_apps.core import checkpoint
-from nas_apps.core.arch import one_hot
+from nas_apps.core.arch import Arch, one_hot
 from nas_apps.core.budget import Limit
+from nas_apps.core.cell import Mixed
 from nas_apps.core.checkpoint import checkpoints_of
 from nas_apps.core.config import Recipe
 from nas_apps.core.ending import derived_now, evaluated
@@ -41,16 +42,24 @@ class Searching:
 
     @classmethod
     def begin(cls, folder: Path, recipe: Recipe, runtime: Runtime, limit: Limit | None) -> Searching:
-        """Build what the search goes on with: its first stage, or that of its checkpoint."""
+        """Build what the search goes on with: its first stage, or that of its checkpoint.
+
+        The super-nets of later stages are built too, and thrown away: one that cannot be is told before anything runs.
+        """
         index, space = stage_of(folder, recipe)
-        part = parts_of(recipe)[index]
+        part, *later = parts_of(recipe)[index:]
+        for other in later:
+            made = other.recipe
+            fill = Mixed(Arch(space, made.variant.relaxations), made.variant.wiring)
+            made.task.build(fill, made.search)
         return cls(folder, recipe, runtime, limit, part, *_built(part, runtime, space))
 
     def finish(self) -> tuple[int, Verdict | None]:
         """Run the stages to the end of the last; the steps taken, and what ended the search before its last epoch."""
         done = self._run()
         for part in parts_of(self.recipe)[self.part.index + 1 :]:
-            before, space = self.learner, narrow(self.learner.arch, part.stage.keep)
+            must = None if self.limit is None else self._genotype()  # under the cap, and so in every later stage
+            before, space = self.learner, narrow(self.learner.arch, part.stage.keep, must)
             self.part, (self.learner, self.streams) = part, _built(part, self.runtime, space)
             if part.stage.inherit:
                 hand_over(before, self.learner)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
 
+import torch
 from torch import Tensor
 
 NONE = "none"
@@ -127,13 +128,20 @@ def narrowed(space: Space, keep: Callable[[str, int, tuple[str, ...]], tuple[str
     }
 
 
-def spread(tables: Mapping[str, Tensor], space: Space, whole: Space) -> dict[str, list[list[float]]]:
-    """Weights of a narrowed space as lists over the options of the whole one: 0 for an option that is gone."""
-    found: dict[str, list[list[float]]] = {}
-    for name, choice in space.items():
-        rows = [dict(zip(o, w, strict=True)) for o, w in zip(choice.rows, tables[name].tolist(), strict=True)]
-        found[name] = [[row.get(o, 0.0) for o in o_all] for row, o_all in zip(rows, whole[name].rows, strict=True)]
+def widened(tables: Mapping[str, Tensor], narrow: Space, wide: Space) -> dict[str, Tensor]:
+    """Weights `[..., R, O]` of a narrowed space over the options of the wider one: 0 for an option that is gone."""
+    found = {}
+    for name, choice in wide.items():
+        table, at = tables[name], columns(narrow[name], choice).to(tables[name].device)
+        zeros = table.new_zeros(*table.shape[:-1], choice.shape[1])
+        found[name] = zeros.scatter(-1, at.expand(table.shape), table)
     return found
+
+
+def columns(narrow: Choice, wide: Choice) -> Tensor:
+    """Where the options of a narrower choice are in a wider one, `[R, O]`."""
+    pairs = zip(narrow.rows, wide.rows, strict=True)
+    return torch.tensor([[options.index(option) for option in row] for row, options in pairs])
 
 
 def main_cell(space: Space) -> str | None:

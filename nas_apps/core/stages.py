@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from nas_apps.core.arch import Arch
 from nas_apps.core.config import Recipe
+from nas_apps.core.genotype import Genotype
 from nas_apps.core.learner import Learner
 from nas_apps.core.parts.derive import heaviest
 from nas_apps.core.progress import Span
@@ -47,10 +49,19 @@ def _recipe(recipe: Recipe, stage: Stage, ends: list[int]) -> Recipe:
     return replace(recipe, variant=variant, search=replace(recipe.search, epochs=ends[1] - ends[0], network=network))
 
 
-def narrow(arch: Arch, number: int | None) -> Space:
-    """The space in which each row of operations keeps its `number` heaviest options, in their order."""
+def narrow(arch: Arch, number: int | None, must: Genotype | None = None) -> Space:
+    """The space in which each row of operations keeps its `number` heaviest options, in their order.
+
+    must: an architecture that is left in it whatever its options weigh.
+    """
     weights = {name: table.tolist() for name, table in arch.expected().weights.items()}
-    return narrowed(arch.space, lambda name, r, options: heaviest(options, weights[name][r], number or len(options)))
+
+    def keep(name: str, row: int, options: tuple[str, ...]) -> tuple[str, ...]:
+        first = () if must is None else must.kept[name][row]
+        ranked = [math.inf if o in first else w for o, w in zip(options, weights[name][row], strict=True)]
+        return heaviest(options, ranked, number or len(options))
+
+    return narrowed(arch.space, keep)
 
 
 def rows_of(space: Space) -> dict[str, list[list[str]]]:

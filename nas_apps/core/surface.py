@@ -1,4 +1,4 @@
-"""The training loss as a function of the mixing weights: what perturbations look at."""
+"""Looks at a loss that leave no trace: under other mixing weights, and under other weights of the network."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.stateless import _reparametrize_module
 
 from nas_apps.core.arch import Draw, Tables
 from nas_apps.core.space import decided
@@ -53,13 +54,9 @@ class LossSurface:
 
 
 @contextmanager
-def buffers_kept(module: nn.Module) -> Iterator[None]:
-    """Running statistics and other buffers are after the block what they were before it."""
-    buffers = list(module.buffers())
-    before = [b.clone() for b in buffers]
-    try:
+def replaced(objective: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Put other weights in place of an objective's, and copies in place of its buffers: running statistics stay."""
+    buffers = {name: b.clone() for name, b in objective.named_buffers()}
+    # Not functional_call: its weights are gone when it returns, and a checkpointed cell runs again in the backward.
+    with _reparametrize_module(objective, {**weights, **buffers}):
         yield
-    finally:
-        with torch.no_grad():
-            for b, old in zip(buffers, before, strict=True):
-                b.copy_(old)

@@ -166,7 +166,7 @@ def test_a_search_ends_under_its_cap_and_says_what_it_costs(recipe: Callable[...
 
 def test_a_cap_binds_what_training_would_build_not_what_is_searched(recipe: Callable[..., Recipe]) -> None:
     small, large = (recipe(f"train.network.cells={cells}") for cells in (1, 2))
-    arch = Arch(small.task.choices(edges=False), small.variant.relaxations, init_std=1.0, seed=3)
+    arch = Arch(small.task.choices(), small.variant.relaxations, init_std=1.0, seed=3)
     free = derived_now(small, arch, None)
     cap = describe(small.task, free, small.train)["macs"]
     assert describe(large.task, free, large.train)["macs"] > cap
@@ -231,7 +231,7 @@ def test_a_target_is_a_hinge_and_prices_are_those_that_are_asked_for(recipe: Cal
     assert pull(None) == pull(Budget("macs", cap=3.0)) == ()
     assert pull(Budget("macs", target=3.0, weight=2.0)) == (Cost("macs", weight=2.0, target=3.0, form="hinge"),)
     made = recipe()
-    space = made.task.choices(edges=True)
+    space = made.task.choices(edges=1)
     assert prices(made, (), CPU) == {}
     assert list(prices(made, ["macs"], CPU)) == ["macs"]
     genotype = Random()(space, {}, torch.Generator())

@@ -102,7 +102,7 @@ def test_ranks_are_compared_over_the_pairs_that_differ() -> None:
 def test_a_file_gives_back_the_predictor_frozen(recipe: Callable[..., Recipe], file: Path) -> None:
     made = recipe(f"search.latency.file={file}")
     predictor, device = latency.load(made)
-    space = made.task.choices(edges=False)
+    space = made.task.choices()
     cells = random_cells(space, 40)
     again = fit(
         space, cells, [2.0 * 2 * sum(r[0] in ("linear", "tanh") for r in c.kept["cell.op"] if r) for c in cells]

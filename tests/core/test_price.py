@@ -48,7 +48,7 @@ OPS = ("skip_connect", "linear", "tanh")
 @pytest.mark.parametrize("settings", [TOY, *((*SMALL, name) for name in IMAGE)], ids=["toy", *IMAGE])
 def test_the_sum_over_what_is_kept_is_the_cost_of_the_network_that_is_built(settings: tuple[str, ...]) -> None:
     recipe, prices = priced(*settings)
-    space = recipe.task.choices(edges=False)
+    space = recipe.task.choices()
     for seed in range(5):
         genotype = Random()(space, {}, torch.Generator().manual_seed(seed))
         weights, built = one_hot(space, genotype).weights, describe(recipe.task, genotype, recipe.train)
@@ -62,13 +62,13 @@ def test_a_published_cell_has_its_published_number_of_parameters() -> None:
     size = ("train.network.channels=16", "train.network.cells=8", "task.image_size=32", "task.in_chans=3")
     recipe, prices = priced("task=image", "task.train_images=40", *size)
     for name, params in (("darts_v2", 246_106), ("pc_darts_cifar", 335_738)):
-        weights = one_hot(recipe.task.choices(edges=False), PUBLISHED[name]).weights
+        weights = one_hot(recipe.task.choices(), PUBLISHED[name]).weights
         assert float(prices["params"](weights)) == params
 
 
 def test_the_reference_is_the_mean_cost_of_all_architectures() -> None:
     recipe, prices = priced(*TOY)
-    space = recipe.task.choices(edges=False)
+    space = recipe.task.choices()
     cells = [one_hot(space, genotype).weights for genotype in toy_cells(space)]
     assert len(cells) == 486
     for price in prices.values():
@@ -77,7 +77,7 @@ def test_the_reference_is_the_mean_cost_of_all_architectures() -> None:
 
 def test_a_stack_of_architectures_is_priced_as_each_is_alone() -> None:
     recipe, prices = priced(*TOY)
-    space = recipe.task.choices(edges=False)
+    space = recipe.task.choices()
     cells = [one_hot(space, Random()(space, {}, torch.Generator().manual_seed(s))).weights for s in range(4)]
     stacked = {name: torch.stack([cell[name] for cell in cells]) for name in space}
     assert prices["macs"](stacked).tolist() == [float(prices["macs"](cell)) for cell in cells]
@@ -110,5 +110,5 @@ def test_pricing_leaves_the_random_numbers_as_they_were() -> None:
     recipe = load([], TOY)
     before = torch.get_rng_state()
     tables(recipe.task, recipe.train)
-    describe(recipe.task, next(toy_cells(recipe.task.choices(edges=False))), recipe.search)
+    describe(recipe.task, next(toy_cells(recipe.task.choices())), recipe.search)
     assert torch.equal(before, torch.get_rng_state())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -161,3 +163,22 @@ def test_stages_that_mean_nothing_are_refused(recipe: Make, overrides: tuple[str
 
 def test_a_network_has_a_cell_however_small_a_part_of_it_a_stage_is(recipe: Make) -> None:
     assert parts_of(recipe("variant.stages=[{}, {deeper: 0.1}]"))[1].recipe.search.network.cells == 1
+
+
+def test_a_cap_that_the_whole_space_meets_is_met_after_it_was_narrowed(recipe: Make, tmp_path: Path) -> None:
+    staged = ("variant.stages=[{}, {keep: 2}, {keep: 2}]", "search.epochs=3", "search.logits.init_std=2")
+    with pytest.raises(UserError, match="allowed: ") as caught:
+        nas_apps.search(recipe(*staged, "search.budget={of: params, cap: 1}"), tmp_path / "least")
+    least = int(re.search(r"allowed: (\d+) and more", str(caught.value))[1])
+    for seed in range(3):
+        made = recipe(*staged, f"search.budget={{of: params, cap: {least}}}", f"seed={seed}")
+        nas_apps.search(made, tmp_path / f"capped{seed}")
+        summary = json.loads((tmp_path / f"capped{seed}" / "summary.json").read_text())
+        assert summary["budget"]["cost"] <= least
+
+
+def test_a_later_stage_that_cannot_be_built_is_told_before_anything_is_written(recipe: Make, tmp_path: Path) -> None:
+    made = recipe("variant.stages=[{}, {keep: 2, wiring: {name: partial, k: 5}}]")
+    with pytest.raises(UserError, match="5 does not divide the 12 channels"):
+        nas_apps.search(made, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -64,7 +64,7 @@ def test_what_is_trained_is_what_was_searched(name: str, wiring: Wiring, edges: 
 
 def test_a_super_net_gives_every_logit_a_gradient() -> None:
     space = SPACES["darts"]
-    choices = space.choices(edges=True)
+    choices = space.choices(edges=1)
     arch = Arch(choices, RELAX)
     network = build_network(space, Mixed(arch, Partial(4)), Network(channels=8, cells=3, affine=False))
     with arch.using(arch.draw(Progress(0, 1))):

@@ -42,7 +42,7 @@ def test_edges_of_s1_have_their_own_options() -> None:
 
 
 def test_edges_can_be_chosen_too() -> None:
-    choices = SPACES["darts"].choices(edges=True)
+    choices = SPACES["darts"].choices(edges=1)
     assert [choices[f"normal.edge.{target}"].shape for target in range(2, 6)] == [(1, 2), (1, 3), (1, 4), (1, 5)]
 
 

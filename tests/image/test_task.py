@@ -87,7 +87,7 @@ def test_cells_computed_again_in_the_backward_give_the_same_step(variant: str) -
 @pytest.mark.parametrize("space", ["darts", "s1", "s4", "nasbench201", "nasbench1shot1_2"])
 def test_a_super_net_under_a_one_hot_draw_is_the_network_of_the_cell(space: str) -> None:
     made = small(f"task.space={space}", "variant=random", "seed=3")
-    choices = made.task.choices(edges=False)
+    choices = made.task.choices()
     arch = Arch(choices, made.variant.relaxations, seed=3)
     genotype = derived_now(made, arch, None)
     supernet = made.task.build(Mixed(arch, made.variant.wiring), made.search)

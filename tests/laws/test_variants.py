@@ -29,7 +29,7 @@ def test_it_searches_derives_and_trains(recipe: Callable[..., Recipe], variant: 
     made = recipe(f"variant={variant}")
     genotype = nas_apps.search(made, tmp_path / "search")
     assert nas_apps.derive(tmp_path / "search") == genotype
-    assert Genotype.load(tmp_path / "search" / "genotype.json") == genotype.validate(made.task.choices(edges=False))
+    assert Genotype.load(tmp_path / "search" / "genotype.json") == genotype.validate(made.task.choices())
     summary = nas_apps.train(made, genotype, tmp_path / "train")
     assert summary["metrics"]["accuracy"] == nas_apps.evaluate(tmp_path / "train")["accuracy"]
     written = {path.name for path in (tmp_path / "search").iterdir()}
@@ -87,7 +87,7 @@ def test_the_super_net_under_the_one_hot_draw_of_a_cell_computes_what_the_cell_c
     arch = Arch(space, made.variant.relaxations, init_std=1.0)
     supernet = made.task.build(Mixed(arch, made.variant.wiring), made.search)
     genotype = derived_now(made, arch, None)
-    fixed = made.task.build(Fixed(made.task.choices(edges=False), genotype, made.variant.wiring), made.search)
+    fixed = made.task.build(Fixed(made.task.choices(), genotype, made.variant.wiring), made.search)
     missing, _ = fixed.load_state_dict(supernet.state_dict(), strict=False)
     assert not missing
     batch = torch.randn(7, 2), torch.randint(3, (7,))

@@ -63,7 +63,7 @@ def test_where_two_edges_are_kept_the_gradient_is_scaled_and_none_has_no_part_in
 def test_at_the_start_a_cost_is_its_weight_at_any_size() -> None:
     for cells in (1, 4):
         recipe = load([], ["task=toy", f"train.network.cells={cells}"])
-        logits = {n: torch.zeros(c.shape) for n, c in recipe.task.choices(edges=False).items()}
+        logits = {n: torch.zeros(c.shape) for n, c in recipe.task.choices().items()}
         known = tables(recipe.task, recipe.train)
         for of in ("params", "macs"):
             assert float(added(Cost(of, 0.7), seen(logits, known))) == pytest.approx(0.7)
