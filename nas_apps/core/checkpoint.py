@@ -61,7 +61,8 @@ class Checkpoints:
             raise UserError(f"{path}: written by {len(state['rng'])} processes; this run has {self.runtime.world}")
         learner.load_state_dict(state["learner"])
         streams.train.load_state_dict(state["train"])
-        streams.valid.load_state_dict(state["valid"])
+        if streams.valid is not streams.train:
+            streams.valid.load_state_dict(state["valid"])
         set_rng_state(state["rng"][self.runtime.rank])
         return int(state["step"])
 
@@ -97,7 +98,7 @@ class Checkpoints:
                 "rows": self.rows,
                 "learner": learner.state_dict(),
                 "train": streams.train.state_dict(),
-                "valid": streams.valid.state_dict(),
+                "valid": {} if streams.valid is streams.train else streams.valid.state_dict(),
                 "rng": rng,
             }
             buffer = io.BytesIO()

@@ -48,7 +48,7 @@ class Learner:
         self.logits = list(arch.logits.values())
         settings = phase.logits
         self.logit_optimizer = torch.optim.Adam(
-            self.logits or [torch.zeros(0)], lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
+            self.logits or [torch.zeros(0)], settings.lr, settings.betas, settings.eps, settings.weight_decay
         )
         self._wrapped = phase.name == "train" and runtime.world > 1
         self._forward = DistributedDataParallel(objective, static_graph=True) if self._wrapped else objective
@@ -86,14 +86,19 @@ class Learner:
         self._step_weights(weight)
         return stats
 
-    def joint_step(self, batch: Batch, draws: Draws) -> Stats:
-        """One forward and one backward a draw; then both optimisers step with those gradients (arXiv:2108.08128)."""
+    def joint_step(self, batch: Batch, draws: Draws, *, one_norm: bool = False) -> Stats:
+        """One forward and one backward a draw; then both optimisers step with those gradients (arXiv:2108.08128).
+
+        one_norm: the bound on the norm of the weights' gradient is on that of weights and logits together.
+        """
         leaves = tuple(draw.leaf() for draw in draws)
         stats, weight = self._backward(batch, leaves, 1 / len(draws), 1, None)
         slopes: list[Tables] = [{n: w.grad for n, w in d.weights.items() if w.grad is not None} for d in leaves]
         grads = self._to_logits(draws, slopes)
         self.runtime.average_(grads, weight)
-        self._step_weights(weight)
+        for p, grad in zip(self.logits, grads, strict=True):
+            p.grad = grad
+        self._step_weights(weight, self.logits if one_norm else [])
         return {**stats, **self.arch_step(grads)}
 
     def arch_gradients(self, batch: Batch, draws: Draws) -> tuple[list[Tensor], Stats]:
@@ -179,11 +184,12 @@ class Learner:
         outputs, grads = zip(*pairs, strict=True)
         return list(torch.autograd.grad(outputs, self.logits, grads, materialize_grads=True))
 
-    def _step_weights(self, weight: int) -> None:
+    def _step_weights(self, weight: int, beside: Sequence[Tensor] = ()) -> None:
+        """Step the weights; their gradient is clipped as one vector with that of what is `beside` them."""
         if not self._wrapped:
             self.runtime.average_([p.grad for p in self.parameters if p.grad is not None], weight)
         if self.phase.clip is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.phase.clip)
+            nn.utils.clip_grad_norm_([*self.parameters, *beside], self.phase.clip)
         self.optimizer.step()
         if self.average is not None:
             self.average.update(self.objective)

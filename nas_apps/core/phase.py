@@ -15,6 +15,7 @@ class Logits:
 
     lr: float = 3e-4
     betas: tuple[float, float] = (0.5, 0.999)
+    eps: float = 1e-8
     weight_decay: float = 1e-3
     clip: float | None = None
     """Bound on the norm of the logits' gradient; none by default."""
@@ -22,7 +23,7 @@ class Logits:
 
     def __post_init__(self) -> None:
         bounded(self, NOT_NEGATIVE, "lr", "weight_decay", "init_std")
-        bounded(self, POSITIVE, "clip")
+        bounded(self, POSITIVE, "clip", "eps")
         bounded(self, BELOW_ONE, "betas")
 
 

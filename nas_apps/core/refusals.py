@@ -122,6 +122,8 @@ def _losses(v: Variant) -> tuple[str | bool, ...]:
 
 def search_space(task: Task, variant: Variant) -> Space:
     """The space that a method searches of a task's; a UserError where the two do not go together."""
+    if task.on_policy:
+        _refuse_on_policy(variant)
     space = task.choices(edges=variant.edge_set if variant.edges is not None else 0)
     if not variant.none:
         dags = {name: choice.dag for name, choice in space.items()}
@@ -150,6 +152,29 @@ def search_space(task: Task, variant: Variant) -> Space:
                 f"variant.relax.k: got {variant.relax.k}; allowed: 1 to {choice.shape[1]}, the options of {name}"
             )
     return space
+
+
+def _refuse_on_policy(variant: Variant) -> None:
+    """UserError for a method under which what learns is not what acted."""
+    schedule = variant.schedule
+    if isinstance(schedule, FirstOrder) and schedule.samples > 1:
+        raise UserError(
+            f"variant.schedule.samples: got {schedule.samples}, and an agent that learns on-policy acts under one draw; "
+            "allowed here: 1"
+        )
+    if isinstance(variant.relax, GumbelRanks) and variant.relax.k > 1:
+        raise UserError(
+            f"variant.relax.k: got {variant.relax.k} sub-graphs, and an agent that learns on-policy acts with one; "
+            "allowed here: 1"
+        )
+    wirings = {"variant.wiring": variant.wiring}
+    wirings |= {f"variant.stages[{k}].wiring": s.wiring for k, s in enumerate(variant.stages) if s.wiring is not None}
+    for where, wiring in wirings.items():
+        if wiring.drop is not None:
+            raise UserError(
+                f"{where}.drop: an agent that learns on-policy would drop other things than it dropped when it acted; "
+                "allowed here: null"
+            )
 
 
 def refuse_search(variant: Variant, phase: Phase) -> None:

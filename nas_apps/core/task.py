@@ -50,7 +50,8 @@ class Stream(Protocol):
 
 
 class Streams(NamedTuple):
-    """train: for the weights. valid: for the architecture. epoch: batches of `train` in one epoch."""
+    """train: for the weights. valid: for the architecture, and where nothing else reads it, `train` itself. epoch:
+    batches of `train` in one epoch."""
 
     train: Stream
     valid: Stream
@@ -105,6 +106,11 @@ class Task(Protocol):
 
     twice_differentiable: ClassVar[bool]
     """Whether the loss has a second derivative (CTC's has not)."""
+
+    @property
+    def on_policy(self) -> bool:
+        """Whether a batch is good only for the network that made it, under the draw it acted under."""
+        ...
 
     def choices(self, *, edges: int = 0) -> Space:
         """What may be chosen; with `edges` of 1 or 2, also which edges a node keeps, one by one or in pairs."""

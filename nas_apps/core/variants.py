@@ -104,6 +104,11 @@ VARIANTS: dict[str, Variant] = {
         perturb=MeanShift(), schedule=FirstOrder(warmup=0.125), cite=("2108.09996", "2002.05283", "1806.09055")
     ),
     "single_darts": Variant(schedule=Joint(), cite=("2108.08128", "1806.09055")),
+    "rl_darts": Variant(
+        schedule=Joint(one_norm=True),
+        logits={"lr": 5e-4, "betas": [0.9, 0.999], "eps": 1e-5, "weight_decay": 0.0, "init_std": 0.0},
+        cite=("2106.02229", "1806.09055"),
+    ),
     "gdas": Variant(relax=GumbelOneHot(), schedule=FirstOrder(weights_first=True), cite=("1910.04465", "1806.09055")),
     "rome_v1": Variant(
         relax=GumbelOneHot(),
@@ -208,6 +213,8 @@ PAPERS: dict[str, str] = {
     "2009.01027": "X. Chu et al. DARTS-: Robustly Stepping out of Performance Collapse Without Indicators. ICLR 2021",
     "2011.11233": "X. Wang et al. ROME: Robustifying Memory-Efficient NAS via Topology Disentanglement and Gradient "
     "Accumulation. ICCV 2023",
+    "2106.02229": "Y. Miao, X. Song et al. Differentiable Architecture Search for Reinforcement Learning. AutoML-Conf "
+    "2022",
     "2107.04324": "H. Tan et al. Mutually-aware Sub-Graphs Differentiable Architecture Search. 2021",
     "2108.08128": "P. Hou, Y. Jin, Y. Chen. Single-DARTS: Towards Stable Architecture Search. ICCVW 2021",
     "2108.09996": "J.-W. Hsieh et al. MS-DARTS: Mean-Shift Based Differentiable Architecture Search. 2021",

@@ -132,17 +132,20 @@ class Unrolled:
 class Joint:
     """Weights and logits step at once, with the gradients of one pass over one training batch (arXiv:2108.08128).
 
-    No validation batch is consumed, so the whole training set is there for both.
+    No validation batch is consumed, so the whole training set is there for both. one_norm: the bound on the norm of the
+    weights' gradient, `search.clip`, is on weights and logits as one vector (arXiv:2106.02229).
 
     >>> Joint().bilevel
     False
     """
 
+    one_norm: bool = False
+
     bilevel = False
     searches = True
 
     def __call__(self, learner: Learner, streams: Streams) -> Stats:
-        return learner.joint_step(*learner.pull(streams.train, use=TRAIN, learn=True))
+        return learner.joint_step(*learner.pull(streams.train, use=TRAIN, learn=True), one_norm=self.one_norm)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,10 @@ class Row(NamedTuple):
 
 
 class Wiring(Protocol):
-    """Builds edges."""
+    """Builds edges. `drop`: what is dropped from them at random in training mode."""
+
+    @property
+    def drop(self) -> Drop | None: ...
 
     def edge(self, options: tuple[str, ...], ops: OpTable, args: OpArgs) -> nn.Module:
         """The module of an edge with these candidates."""

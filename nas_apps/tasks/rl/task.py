@@ -1,0 +1,237 @@
+"""Reinforcement learning from images: the encoder of an unmodified agent is searched with the agent's own loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from nas_apps.core.bounds import COUNT, NOT_NEGATIVE, bounded
+from nas_apps.core.cell import Fill
+from nas_apps.core.errors import UserError, require
+from nas_apps.core.genotype import Genotype
+from nas_apps.core.phase import Phase
+from nas_apps.core.progress import Progress, Ramp
+from nas_apps.core.runtime import Runtime
+from nas_apps.core.seeds import mix
+from nas_apps.core.space import Space
+from nas_apps.core.task import Optimisation, Streams
+from nas_apps.tasks.rl import export
+from nas_apps.tasks.rl.envs import make_env
+from nas_apps.tasks.rl.episodes import play
+from nas_apps.tasks.rl.network import ActorCritic, DuelingC51, Network, build_encoder
+from nas_apps.tasks.rl.ppo import PPOObjective
+from nas_apps.tasks.rl.returns import RANGES, normalised
+from nas_apps.tasks.rl.rollouts import Rollouts
+from nas_apps.tasks.rl.settings import Acting, Weights
+from nas_apps.tasks.rl.spaces import RLSpace, find, space
+
+require("gymnasium", "torchrl", extra="rl")
+
+EVALUATION = 7  # seeds of evaluations: the same levels and actions for every method and seed
+UNSEEN = 10_000_000  # levels to test on, after those that are learned from
+
+
+@dataclass(frozen=True)
+class RLTask:
+    """An agent that learns to play from images; a super-net or a stacked cell is its encoder.
+
+    The default search is single-level, as in arXiv:2106.02229: weights and architecture learn from the same rollouts.
+    A bilevel one has two actors, each with half of the levels.
+    """
+
+    game: str = "starpilot"
+    """One of Procgen's 16 games, or a gymnasium id ("module:Name-v0") of an environment with images."""
+    mode: str = "easy"
+    """Of Procgen: easy or hard."""
+    levels: int = 200
+    """Of Procgen: how many levels are learned from; 0 for all there are."""
+    start_level: int = 0
+    """Of Procgen: the first of them."""
+    algorithm: Literal["ppo", "rainbow"] = "ppo"
+    space: str = "micro"
+    skeleton: Literal["standard", "impala"] | None = None
+    """"standard" has reduction and normal cells; "impala" has normal cells in place of residual blocks. That of the
+    paper's networks with this space when not given."""
+    nodes: int = 4
+    distinct: bool = False
+    """Whether the two cells of an impala stack are two kinds of cell."""
+
+    network: ClassVar[type] = Network
+    weights: ClassVar[type] = Weights
+    batches: ClassVar[type] = Acting
+    goal: ClassVar[tuple[str, Literal["max", "min"]]] = ("return", "max")
+    twice_differentiable: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        bounded(self, NOT_NEGATIVE, "levels", "start_level")
+        bounded(self, COUNT, "nodes")
+        self._space()
+
+    @property
+    def on_policy(self) -> bool:
+        return self.algorithm == "ppo"
+
+    def choices(self, *, edges: int = 0) -> Space:
+        return self._space().choices(edges=edges)
+
+    def build(self, fill: Fill, phase: Phase) -> nn.Module:
+        size, actions = self._look()
+        acting: Acting = phase.data
+
+        def encoder() -> nn.Module:
+            return build_encoder(fill, self._space(), phase.network, size)
+
+        if self.algorithm == "ppo":
+            return PPOObjective(ActorCritic(encoder(), actions), acting.ppo)
+        from nas_apps.tasks.rl.rainbow import RainbowObjective
+
+        network, target = (
+            DuelingC51(encoder(), actions, acting.rainbow.atoms, acting.rainbow.hidden) for _ in range(2)
+        )
+        return RainbowObjective(network, target, fill.delayed(), acting.rainbow)
+
+    def optimisation(self, objective: nn.Module, phase: Phase) -> Optimisation:
+        s, parameters = phase.weights, [p for p in objective.parameters() if p.requires_grad]
+        if s.optimizer == "sgd":
+            optimizer: torch.optim.Optimizer = torch.optim.SGD(parameters, s.lr, s.momentum)
+        else:
+            kind = torch.optim.Adam if s.optimizer == "adam" else torch.optim.RMSprop
+            optimizer = kind(parameters, s.lr, eps=s.eps)
+        rate = Ramp(s.lr, 0.0 if s.schedule == "linear" else s.lr)
+
+        def set_rates(progress: Progress) -> None:
+            optimizer.param_groups[0]["lr"] = rate(progress)
+
+        return Optimisation(optimizer, set_rates)
+
+    def streams(self, objective: nn.Module, phase: Phase, runtime: Runtime, *, seed: int, halves: bool) -> Streams:
+        if halves and self.levels == 1 and self.game in RANGES["easy"]:
+            raise UserError("task.levels: got 1, and a bilevel search learns from two halves; allowed: 2 and more, or 0")
+        half = self.levels // 2
+        parts = ((self.start_level, half), (self.start_level + half, self.levels - half))
+        whole = (self.start_level, self.levels)
+        train = self._stream(objective, phase, runtime, mix(seed, 0), parts[0] if halves else whole, first=True)
+        if not halves:  # nothing reads the second
+            return Streams(train, train, train.epoch)
+        valid = self._stream(objective, phase, runtime, mix(seed, 1), parts[1], first=False)
+        return Streams(train, valid, train.epoch)
+
+    def evaluate(self, objective: nn.Module, phase: Phase, runtime: Runtime) -> dict[str, float]:
+        """Raw returns, as means over episodes with their standard errors; of a search on its own levels, of a final
+        training on levels it has not seen, and as `train_return` on its own.
+
+        A policy of PPO is sampled, one of Rainbow greedy, as in arXiv:2106.02229's code.
+        """
+        seen = self._play(objective, phase, runtime, (self.start_level, self.levels))
+        if phase.name == "search":
+            return seen
+        others = (self.start_level + self.levels, UNSEEN) if self.levels else (self.start_level, 0)
+        unseen = self._play(objective, phase, runtime, others)
+        return {**unseen, **{f"train_{name}": value for name, value in seen.items()}}
+
+    def example(self, objective: nn.Module, phase: Phase) -> tuple[nn.Module, tuple[object, ...]]:
+        return objective.get_submodule("network"), (torch.zeros(1, *self._look()[0], dtype=torch.uint8),)
+
+    def data_facts(self) -> str:
+        (height, width, channels), actions = self._look()
+        seen = f"observations of {height} x {width} x {channels}, {actions} actions"
+        if self.game not in RANGES["easy"]:
+            return f"{self.game}: {seen}"
+        last = self.start_level + self.levels - 1
+        levels = f"levels {self.start_level} to {last} to learn from, others to test on" if self.levels else "all levels"
+        return f"{self.game} (Procgen, {self.mode}): {levels}, {seen}"
+
+    def find(self, name: str) -> Genotype:
+        return find(name)
+
+    def look_up(self, genotype: Genotype, table: Path) -> dict[str, float]:
+        raise UserError(f"{table}: task rl has no tables of known results")
+
+    def export(self, objective: nn.Module, genotype: Genotype, phase: Phase, folder: Path) -> None:
+        """Write model.safetensors and model.json, which `nas_apps.tasks.rl.export` rebuilds the network from."""
+        size, actions = self._look()
+        export.write(folder, objective.get_submodule("network"), genotype, self._space(), phase.network, size, actions)
+
+    def _space(self) -> RLSpace:
+        return space(self.space, self.skeleton, self.nodes, distinct=self.distinct)
+
+    def _look(self) -> tuple[tuple[int, int, int], int]:
+        """Height, width and channels of observations; the number of actions."""
+        return _look(self.game, self.mode)
+
+    def _env(self, number: int, seed: int, levels: tuple[int, int]) -> Any:
+        first, count = levels
+        return make_env(self.game, number, seed=seed % 2**31, mode=self.mode, levels=count, start_level=first)
+
+    def _stream(
+        self, objective: nn.Module, phase: Phase, runtime: Runtime, seed: int, levels: tuple[int, int], *, first: bool
+    ) -> Any:
+        acting: Acting = phase.data
+        settings = acting.ppo if self.on_policy else acting.rainbow
+        for name, number in ((f"data.{self.algorithm}.envs", settings.envs), ("batch_size", phase.batch_size)):
+            if number % runtime.world:
+                raise UserError(
+                    f"{phase.name}.{name}: got {number}; allowed: a multiple of the {runtime.world} processes"
+                )
+        seed, batch_size = mix(seed, runtime.rank), phase.batch_size // runtime.world
+        env = self._env(settings.envs // runtime.world, mix(seed, 2), levels)
+        if self.on_policy:
+            self._check_rollout(phase)
+            return Rollouts(objective, env, acting.ppo, batch_size, runtime, seed)
+        from nas_apps.tasks.rl.replay import Replay
+
+        frames = phase.epochs * (phase.epoch_steps or 1) * int(phase.batch_size / acting.rainbow.inserts)
+        return Replay(objective, env, acting.rainbow, batch_size, runtime, seed, frames=frames, follows=first)
+
+    def _check_rollout(self, phase: Phase) -> None:
+        """A rollout is cut into whole minibatches, and an epoch is of whole rollouts: what depends on progress, a
+        temperature say, is then the same for the actor and for the learner."""
+        ppo = phase.data.ppo
+        transitions = ppo.envs * ppo.steps
+        if transitions % phase.batch_size:
+            raise UserError(
+                f"{phase.name}.batch_size: got {phase.batch_size}; allowed: what divides a rollout of "
+                f"{phase.name}.data.ppo.envs * steps = {transitions}"
+            )
+        steps = ppo.epochs * transitions // phase.batch_size
+        if phase.epoch_steps is not None and phase.epoch_steps % steps:
+            raise UserError(
+                f"{phase.name}.epoch_steps: got {phase.epoch_steps}; allowed: a multiple of {steps}, the minibatches that "
+                "one rollout is learned in"
+            )
+
+    def _play(
+        self, objective: nn.Module, phase: Phase, runtime: Runtime, levels: tuple[int, int]
+    ) -> dict[str, float]:
+        """Episodes, shared out to the ranks, in environments of their own."""
+        number, rng = phase.data.episodes, torch.Generator(runtime.device).manual_seed(mix(EVALUATION, runtime.rank))
+        share = runtime.share(number)
+        mine = share.stop - share.start
+        found = torch.zeros(0)
+        if mine:
+            env = self._env(min(mine, 64), mix(EVALUATION, runtime.rank), levels)
+
+            def act(observation: Tensor) -> Tensor:
+                if self.on_policy:
+                    return objective.act(observation, rng)[0]
+                return objective.act(observation, torch.zeros(len(observation)), rng)
+
+            found = play(act, env, mine, runtime.device)
+            env.close()
+        returns = torch.cat(runtime.gather(found))
+        figures = {"return": float(returns.mean()), "return_se": float(returns.std() / len(returns) ** 0.5)}
+        worth = normalised(self.game, self.mode, figures["return"])
+        return figures if worth is None else {**figures, "normalised": worth}
+
+
+@lru_cache(maxsize=4)
+def _look(game: str, mode: str) -> tuple[tuple[int, int, int], int]:
+    env = make_env(game, 1, seed=0, mode=mode)
+    size, actions = env.single_observation_space.shape, int(env.single_action_space.n)
+    env.close()
+    return size, actions
