@@ -18,7 +18,7 @@ from nas_apps.core.genotype import Genotype
 from nas_apps.core.op import OpArgs, OpTable
 from nas_apps.core.parts.wiring import Full, MixedOp, Row, Wiring
 from nas_apps.core.progress import DONE, Progress
-from nas_apps.core.space import NONE, Dag, Space, edge_choice, op_choice
+from nas_apps.core.space import AFTER, NONE, Dag, Space, edge_choice, op_choice
 
 Read = Callable[[], Row]
 
@@ -44,7 +44,7 @@ class Fill(Protocol):
 
 
 class Cell(nn.Module):
-    """A directed acyclic graph of edges; a node is the sum of the edges into it.
+    """A directed acyclic graph of edges; a node is the sum of the edges into it, or what `after` makes of the sum.
 
     Called as `cell(*inputs, context=(...))`; returns the states of its nodes, of equal shape, as a list: how they
     become one output is the skeleton's affair. `context` (a mask, say) reaches every operation untouched. The stride of
@@ -52,10 +52,16 @@ class Cell(nn.Module):
     """
 
     def __init__(
-        self, dag: Dag, edges: dict[int, tuple[nn.Module, Read]], nodes: dict[int, Read], empty: nn.Module | None
+        self,
+        dag: Dag,
+        edges: dict[int, tuple[nn.Module, Read]],
+        nodes: dict[int, Read],
+        *,
+        empty: nn.Module | None,
+        after: nn.Module | None,
     ) -> None:
         super().__init__()
-        self.dag, self.empty = dag, empty
+        self.dag, self.empty, self.after = dag, empty, after
         self.edges = nn.ModuleDict({str(index): edge for index, (edge, _) in edges.items()})
         self._rows = {index: read for index, (_, read) in edges.items()}
         self._nodes = nodes
@@ -63,7 +69,8 @@ class Cell(nn.Module):
     def forward(self, *inputs: Tensor, context: tuple[Tensor, ...] = ()) -> list[Tensor]:
         states = list(inputs)
         for target in self.dag.targets():
-            states.append(self._node(target, states, context))
+            y = self._node(target, states, context)
+            states.append(y if self.after is None else self.after(y, *context))
         return states[self.dag.inputs :]
 
     def _node(self, target: int, states: list[Tensor], context: tuple[Tensor, ...]) -> Tensor:
@@ -116,7 +123,7 @@ class Mixed:
         }
         choices = {target: edge_choice(name, target) for target in dag.targets()}
         nodes = {target: self._arch.sources(c) for target, c in choices.items() if c in self._arch.space}
-        return Cell(dag, edges, nodes, _empty(ops, args))
+        return Cell(dag, edges, nodes, empty=_built(NONE, ops, args), after=_built(AFTER, ops, args))
 
     def mix(self, name: str, row: int, ops: OpTable, args: OpArgs) -> nn.Module:
         return _Place(self._wiring.edge(self._arch.space[name].rows[row], ops, args), self._arch.reader(name, row))
@@ -152,7 +159,7 @@ class Fixed:
             for index, (source, _) in enumerate(dag.edges())
             if kept[index] and kept[index] != (NONE,)
         }
-        return Cell(dag, edges, {}, _empty(ops, args))
+        return Cell(dag, edges, {}, empty=_built(NONE, ops, args), after=_built(AFTER, ops, args))
 
     def mix(self, name: str, row: int, ops: OpTable, args: OpArgs) -> nn.Module:
         kept = self._kept[name][row]
@@ -179,5 +186,5 @@ def _at(source: int, dag: Dag, args: OpArgs) -> OpArgs:
     return args if source < dag.inputs else replace(args, stride=1)
 
 
-def _empty(ops: OpTable, args: OpArgs) -> nn.Module | None:
-    return ops[NONE](args) if NONE in ops else None
+def _built(name: str, ops: OpTable, args: OpArgs) -> nn.Module | None:
+    return ops[name](args) if name in ops else None

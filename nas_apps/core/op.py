@@ -25,4 +25,5 @@ class OpArgs:
 
 OpTable = Mapping[str, Callable[[OpArgs], nn.Module]]
 """Name of an option -> how its module is built. A module is called as `op(x, *context)` and keeps the shape of x, but
-for the stride. The table of a space in which a node may be left without input has the op "none" (zeros)."""
+for the stride. The table of a space in which a node may be left without input has the op "none" (zeros); one that has
+"after" puts each node's sum through it, one module for all nodes of a cell."""

@@ -16,6 +16,9 @@ from torch import Tensor
 NONE = "none"
 """The option that stands for "nothing here": it computes zero, and no operation is run for it."""
 
+AFTER = "after"
+"""Not an option: the name, in a table of operations, of what each node's sum goes through."""
+
 SKIP = "skip_connect"
 """The option that passes its input on: the one that collapsed searches are full of."""
 
