@@ -74,12 +74,17 @@ def train(
     run: Run,
     resume: Resume = False,
     genotype: Annotated[str, typer.Option(help="A genotype's file, or the name of a published one.")] = ...,
+    like: Annotated[
+        Path | None, typer.Option(help="The folder of a training: as many parameters as its network, by the width.")
+    ] = None,
 ) -> None:
     """Stack the cells of a genotype, and train the network from scratch."""
     from nas_apps.core import runs
 
     recipe = _recipe(sources)
-    runs.train(recipe, runs.find_genotype(genotype, recipe), run, resume=resume, command=command())
+    found = runs.find_genotype(genotype, recipe)
+    recipe = recipe if like is None else runs.as_large(recipe, found, like)
+    runs.train(recipe, found, run, resume=resume, command=command())
     say(str(run / "summary.json"))
 
 

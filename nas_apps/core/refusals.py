@@ -159,8 +159,8 @@ def _refuse_on_policy(variant: Variant) -> None:
     schedule = variant.schedule
     if isinstance(schedule, FirstOrder) and schedule.samples > 1:
         raise UserError(
-            f"variant.schedule.samples: got {schedule.samples}, and an agent that learns on-policy acts under one draw; "
-            "allowed here: 1"
+            f"variant.schedule.samples: got {schedule.samples}, and an agent that learns on-policy acts under one "
+            "draw; allowed here: 1"
         )
     if isinstance(variant.relax, GumbelRanks) and variant.relax.k > 1:
         raise UserError(

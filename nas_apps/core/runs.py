@@ -18,8 +18,10 @@ from nas_apps.core.errors import UserError
 from nas_apps.core.folder import check, claim, hold, read_recipe
 from nas_apps.core.genotype import Genotype
 from nas_apps.core.learners import train_learner
+from nas_apps.core.likeness import widened_like
 from nas_apps.core.loop import run
 from nas_apps.core.parts.schedule import WeightsOnly
+from nas_apps.core.price import derived
 from nas_apps.core.refusals import search_space
 from nas_apps.core.report import Report
 from nas_apps.core.runtime import start
@@ -137,6 +139,13 @@ def find_genotype(name: str, recipe: Recipe) -> Genotype:
     """The genotype in a file, or the published one of this name, checked against the recipe's space."""
     genotype = Genotype.load(Path(name)) if Path(name).exists() else recipe.task.find(name)
     return genotype.validate(recipe.task.choices(), name)
+
+
+def as_large(recipe: Recipe, genotype: Genotype, folder: str | Path) -> Recipe:
+    """The recipe with a final network of this genotype about as large as the one trained in a run folder."""
+    other = read_recipe(Path(folder))
+    network, _ = derived(other.task, Genotype.load(Path(folder) / "genotype.json"), other.train)
+    return widened_like(recipe, genotype, sum(p.numel() for p in network.parameters()))
 
 
 def _same_genotype(folder: Path, genotype: Genotype) -> None:

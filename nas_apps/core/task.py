@@ -87,13 +87,22 @@ class Deepens(Protocol):
         ...
 
 
+@runtime_checkable
+class Widens(Protocol):
+    """Settings of a network that can be wider."""
+
+    def wider(self, times: float) -> Any:
+        """The same settings with about as many times the width, and never narrower for a larger number."""
+        ...
+
+
 class Task(Protocol):
     """A domain: its space, its networks, its data and what "better" means. A frozen dataclass; its fields are the
     keys under `task` in a recipe."""
 
     network: ClassVar[type]
     """The dataclass of a phase's network settings: the keys under `search.network` and `train.network`. It
-    may be one that `Deepens`."""
+    may be one that `Deepens`, and one that `Widens`."""
 
     weights: ClassVar[type]
     """The dataclass of a phase's optimiser settings: the keys under `search.weights` and `train.weights`."""

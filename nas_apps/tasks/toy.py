@@ -78,6 +78,10 @@ class Network:
         """As many times the cells, and at least one."""
         return replace(self, cells=max(round(self.cells * times), 1))
 
+    def wider(self, times: float) -> Network:
+        """About as many times the channels, and at least one."""
+        return replace(self, channels=max(round(self.channels * times), 1))
+
 
 @dataclass(frozen=True)
 class Weights:

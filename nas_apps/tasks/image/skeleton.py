@@ -48,6 +48,10 @@ class Network:
         """As many times the cells, and at least one."""
         return replace(self, cells=max(round(self.cells * times), 1))
 
+    def wider(self, times: float) -> Network:
+        """About as many times the channels, and at least two."""
+        return replace(self, channels=max(round(self.channels * times), 2))
+
 
 def refuse_extras(settings: Network, space: str) -> None:
     """Refuse what networks of the benchmarks do not have."""

@@ -47,6 +47,10 @@ class Network:
         """As many times the cells, and at least one a stage."""
         return replace(self, cells=max(round(self.cells * times), 1))
 
+    def wider(self, times: float) -> Network:
+        """About as many times the channels, and at least one."""
+        return replace(self, channels=tuple(max(round(c * times), 1) for c in self.channels))
+
 
 class Encoder(nn.Module):
     """Observations `[..., H, W, C]`, uint8, to features `[..., features]`; any number of axes before the three."""

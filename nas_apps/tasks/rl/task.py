@@ -111,7 +111,7 @@ class RLTask:
 
     def streams(self, objective: nn.Module, phase: Phase, runtime: Runtime, *, seed: int, halves: bool) -> Streams:
         if halves and self.levels == 1 and self.game in RANGES["easy"]:
-            raise UserError("task.levels: got 1, and a bilevel search learns from two halves; allowed: 2 and more, or 0")
+            raise UserError("task.levels: got 1, and a bilevel search learns from two halves; allowed: 2 and more, 0")
         half = self.levels // 2
         parts = ((self.start_level, half), (self.start_level + half, self.levels - half))
         whole = (self.start_level, self.levels)
@@ -143,11 +143,12 @@ class RLTask:
         if self.game not in RANGES["easy"]:
             return f"{self.game}: {seen}"
         last = self.start_level + self.levels - 1
-        levels = f"levels {self.start_level} to {last} to learn from, others to test on" if self.levels else "all levels"
+        levels = f"levels {self.start_level} to {last} to learn from, others to test on"
+        levels = levels if self.levels else "all levels"
         return f"{self.game} (Procgen, {self.mode}): {levels}, {seen}"
 
     def find(self, name: str) -> Genotype:
-        return find(name)
+        return find(name, self._space())
 
     def look_up(self, genotype: Genotype, table: Path) -> dict[str, float]:
         raise UserError(f"{table}: task rl has no tables of known results")
@@ -201,8 +202,8 @@ class RLTask:
         steps = ppo.epochs * transitions // phase.batch_size
         if phase.epoch_steps is not None and phase.epoch_steps % steps:
             raise UserError(
-                f"{phase.name}.epoch_steps: got {phase.epoch_steps}; allowed: a multiple of {steps}, the minibatches that "
-                "one rollout is learned in"
+                f"{phase.name}.epoch_steps: got {phase.epoch_steps}; allowed: a multiple of {steps}, the minibatches "
+                "that one rollout is learned in"
             )
 
     def _play(
