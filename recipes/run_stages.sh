@@ -1,4 +1,7 @@
-# The stages of every recipe, sourced with these set: recipe (its file), task, dataset, variant, extras.
+# The stages of every recipe, sourced with these set: recipe (its file), task, dataset, variant, extras. A recipe may
+# also set: reference, a cell made by hand that is trained beside the found one, with as many parameters; options, the
+# names of options of its own, whose values are then in variables; and a function `chosen` that is called when all
+# options are read (`override key=value` sets what the user did not, `transfer_set key=value` is for stage 5 alone).
 #
 #   --stage N, --stop-stage N   start and end with stage N: 0 data, 1 search, 2 derive, 3 retrain, 4 evaluate, 5 transfer
 #   --variant NAME              the method (nas-apps show lists them on a wrong name)
@@ -7,7 +10,8 @@
 #   --table FILE                a table of accuracies to look the found cell up in
 #   --transfer-data PATH        a larger corpus to train the found cell on (stage 5)
 #   --seed N, --device NAME, --nproc N (processes, by torchrun), --run FOLDER
-#   --no-baseline               no random cell beside the found one
+#   --no-baseline               no random cell, and none made by hand, beside the found one
+#   --along N                   also train the cells derived at N moments along the search
 #   --smoke                     the smallest sizes: every stage in minutes on two cores
 #   key=value ...               over the recipe's YAML (not in stage 5, which has a YAML of its own)
 set -eu
@@ -19,7 +23,16 @@ done
 here=$PWD
 cd "$(dirname "$recipe")/.."
 stage=0 stop_stage=5 beside= data= genotype= table= transfer= seed=0 device=auto nproc=1 run= smoke= overrides=
-baseline=${baseline-random}
+along=0 transfer_overrides= label=
+baseline=${baseline-random} reference=${reference-}
+override() { overrides="$(quoted "$1")$overrides"; }
+transfer_set() { transfer_overrides="$transfer_overrides$(quoted "$1")"; }
+for name in ${options-}; do eval "$name="; done
+no_option() {
+  own=$(echo "${options-}" | sed 's/[a-z_]\{1,\}/--&,/g; s/_/-/g')
+  echo "$recipe: no option '$1'; allowed: ${own:+$own }the list at the head of recipes/run_stages.sh, and key=value" >&2
+  exit 2
+}
 need() { [ $# -gt 1 ] || { echo "$recipe: $1 needs a value" >&2; exit 2; }; }
 path() { case $1 in /* | digits) echo "$1" ;; *) echo "$here/$1" ;; esac; }
 while [ $# -gt 0 ]; do
@@ -35,21 +48,29 @@ while [ $# -gt 0 ]; do
     --device) need "$@"; device=$2; shift ;;
     --nproc) need "$@"; nproc=$2; shift ;;
     --run) need "$@"; run=$(path "$2"); shift ;;
-    --no-baseline) baseline= ;;
+    --no-baseline) baseline= reference= ;;
+    --along) need "$@"; along=$2; shift ;;
     --smoke) smoke=1 ;;
+    --[a-z]*)
+      name=$(echo "${1#--}" | tr - _)
+      case " ${options-} " in
+        *" $name "*) need "$@"; eval "$name=\$2"; shift ;;
+        *) no_option "$1" ;;
+      esac ;;
     *=*) overrides="$overrides$(quoted "$1")" ;;
-    *) echo "$recipe: no option '$1'; allowed: the list at the head of recipes/run_stages.sh, and key=value" >&2; exit 2 ;;
+    *) no_option "$1" ;;
   esac
   shift
 done
-for number in "$stage" "$stop_stage" "$seed" "$nproc"; do
+for number in "$stage" "$stop_stage" "$seed" "$nproc" "$along"; do
   case $number in '' | *[!0-9]*) echo "$recipe: got '$number'; allowed: a number" >&2; exit 2 ;; esac
 done
 [ -z "$table" ] || [ -e "$table" ] || { echo "$recipe: --table $table: no such file" >&2; exit 2; }
+! command -v chosen >/dev/null || chosen
 . scripts/env.sh
 
 name=$(basename "$recipe" .sh)
-run=${run:-runs/${name}_${variant}_seed$seed${smoke:+_smoke}}
+run=${run:-runs/${name}${label}_${variant}_seed$seed${smoke:+_smoke}}
 conf=recipes/conf/$task/$dataset
 mkdir -p "$run"
 [ -z "$smoke" ] || export OMP_NUM_THREADS=1 # small tensors: a second thread only waits
@@ -77,6 +98,18 @@ call() {
 }
 retrain() { # genotype, folder: the same configuration for the found cell and the one it is compared with
   call train "$variant" --genotype "$1" --run "$run/$2" --resume >/dev/null
+}
+along_the_way() { # the cells of --along moments, evenly spaced, the last of them the end
+  set -- "$run"/search/genotypes/epoch_*.json
+  [ -e "$1" ] || { echo "$recipe: --along: no cells of a search in $run/search" >&2; exit 2; }
+  count=$# at=1
+  while [ "$at" -le "$along" ]; do
+    eval "file=\${$(((count * at + along - 1) / along))}"
+    moment=$(basename "$file" .json)
+    say 3 "train the cell of $moment"
+    retrain "$file" "${moment}_train"
+    at=$((at + 1))
+  done
 }
 stage_is() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
 say() { echo "[$name] stage $1: $2" >&2; }
@@ -113,6 +146,12 @@ if stage_is 3; then
     say 3 "train a $baseline cell of the same space, as long"
     retrain "$run/${baseline}_search/genotype.json" "${baseline}_train"
   fi
+  if [ -n "$reference" ]; then
+    say 3 "train the cell made by hand ($reference) with as many parameters, as long"
+    call train "$variant" "$conf/$reference.yaml" --genotype "$reference" --like "$run/train" --run "$run/${reference}_train" \
+      --resume >/dev/null
+  fi
+  [ "$along" = 0 ] || along_the_way
 fi
 if stage_is 4; then
   say 4 evaluate
@@ -122,9 +161,10 @@ if stage_is 4; then
     [ -z "$baseline" ] || nas-apps evaluate "$run/${baseline}_train" --table "$table"
   fi
 fi
-if stage_is 5 && [ -n "$transfer" ]; then
-  say 5 "train the found cell on $transfer"
-  conf=recipes/conf/$task/${transfer_dataset:-$dataset} data=$transfer overrides=
+if stage_is 5 && [ -n "$transfer$transfer_overrides" ]; then
+  say 5 "train the found cell on ${transfer:-$transfer_overrides}"
+  [ -z "$transfer" ] || { conf=recipes/conf/$task/${transfer_dataset:-$dataset} data=$transfer overrides=; }
+  overrides="$overrides$transfer_overrides"
   call train "$variant" --genotype "${genotype:-$run/genotype.json}" --run "$run/transfer" --resume >/dev/null
   nas-apps evaluate "$run/transfer"
 fi

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nas_apps.core.task import Outcome
 from nas_apps.tasks.rl.network import ActorCritic
-from nas_apps.tasks.rl.quiet import quietly
+from nas_apps.tasks.rl.quiet import silence
 from nas_apps.tasks.rl.settings import PPO
 
 FACT = "fact/"
@@ -26,9 +26,9 @@ class PPOObjective(nn.Module):
 
     def __init__(self, network: ActorCritic, settings: PPO) -> None:
         super().__init__()
-        with quietly():
-            from tensordict.nn import ProbabilisticTensorDictModule, ProbabilisticTensorDictSequential, TensorDictModule
-            from torchrl.objectives import ClipPPOLoss
+        silence()
+        from tensordict.nn import ProbabilisticTensorDictModule, ProbabilisticTensorDictSequential, TensorDictModule
+        from torchrl.objectives import ClipPPOLoss
 
         self.network = network
         said = TensorDictModule(_as_it_is, ["said"], ["logits"])

@@ -14,7 +14,7 @@ from nas_apps.core.runtime import Runtime
 from nas_apps.core.seeds import mix
 from nas_apps.tasks.rl.episodes import Tally
 from nas_apps.tasks.rl.ppo import FACT, PPOObjective
-from nas_apps.tasks.rl.quiet import quietly
+from nas_apps.tasks.rl.quiet import silence
 from nas_apps.tasks.rl.returns import RewardNormaliser
 from nas_apps.tasks.rl.settings import PPO
 
@@ -87,8 +87,9 @@ class Rollouts:
 
         No value is taken over the end of an episode, be it a time-out: Procgen does not tell one from the other.
         """
-        with quietly():
-            from torchrl.objectives.value.functional import vec_generalized_advantage_estimate
+        silence()
+        from torchrl.objectives.value.functional import vec_generalized_advantage_estimate
+
         columns = (x.T[..., None] for x in (value, after, reward, done))  # [envs, steps, 1]
         found = vec_generalized_advantage_estimate(self.settings.gamma, self.settings.lam, *columns)
         return found[0].transpose(0, 1), found[1].transpose(0, 1)
