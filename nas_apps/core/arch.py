@@ -71,14 +71,14 @@ class Arch(nn.Module):
         self.space, self.relax, self.seed = dict(space), dict(relax), seed
         rng = torch.Generator().manual_seed(seed)
         self._logits = nn.ParameterDict(
-            {_key(name): nn.Parameter(init_std * torch.randn(c.shape, generator=rng)) for name, c in space.items()}
+            {key_of(name): nn.Parameter(init_std * torch.randn(c.shape, generator=rng)) for name, c in space.items()}
         )
         self._current: Draw | None = None
 
     @property
     def logits(self) -> dict[str, nn.Parameter]:
         """The logits by the name of their choice."""
-        return {name: self._logits[_key(name)] for name in self.space}
+        return {name: self._logits[key_of(name)] for name in self.space}
 
     def draw(self, progress: Progress = DONE, *, cycle: int = 0, use: int = 0) -> Draw:
         """The weights for one cycle of a stream; the first of `draws`."""
@@ -93,7 +93,20 @@ class Arch(nn.Module):
         `use` tells streams apart: the draws of training and validation batches are independent. learn: whether the
         logits learn under them. Where one sample is several sub-graphs, each is a draw.
         """
-        sampled = [found for sample in range(samples) for found in self._sample(progress, cycle, use, sample, learn)]
+        first = mix(self.seed, use, cycle)
+        seeds = [first, *(mix(self.seed, use, cycle, sample) for sample in range(1, samples))]
+        return self._drawn(self.logits, progress, seeds, learn)
+
+    def redraw(self, draw: Draw, logits: Mapping[str, Tensor]) -> Draw:
+        """What `draw` would be under other logits: the same progress and noise, no gradient. Of several sub-graphs that
+        are one sample, the first."""
+        with torch.no_grad():
+            return self._drawn(logits, draw.progress, [draw.noise], bool(draw.probed))[0]
+
+    def _drawn(
+        self, logits: Mapping[str, Tensor], progress: Progress, seeds: Sequence[int], learn: bool
+    ) -> tuple[Draw, ...]:
+        sampled = [found for seed in seeds for found in self._sample(logits, progress, seed, learn)]
         sparse = [name for name, choice in self.space.items() if self.relax[choice.kind].sparse]
         run = _patterns([weights[name] for weights, _, _ in sampled for name in sparse])
         seen = _patterns([mask & (w[n] == 0) for w, masks, _ in sampled for n, mask in masks.items()])
@@ -104,15 +117,14 @@ class Arch(nn.Module):
         return tuple(draws)
 
     def _sample(
-        self, progress: Progress, cycle: int, use: int, sample: int, learn: bool
+        self, logits: Mapping[str, Tensor], progress: Progress, noise: int, learn: bool
     ) -> list[tuple[Tables, Tables, int]]:
         """The sub-graphs of one sample: weights, masks of what is probed, the seed of the noise."""
-        noise = mix(self.seed, use, cycle, sample) if sample else mix(self.seed, use, cycle)
         rng = torch.Generator().manual_seed(noise)
         tables, masks = {}, {}
         for name, choice in self.space.items():
-            relax, logits = self.relax[choice.kind], self.logits[name]
-            tables[name], mask = relax.gates(logits, progress, rng) if learn else (relax(logits, progress, rng), None)
+            relax, given = self.relax[choice.kind], logits[name]
+            tables[name], mask = relax.gates(given, progress, rng) if learn else (relax(given, progress, rng), None)
             if mask is not None:
                 masks[name] = mask
         number = max([1, *(len(table) for table in tables.values() if table.ndim > 2)])
@@ -205,5 +217,6 @@ def _all(shape: tuple[int, int]) -> tuple[tuple[int, ...], ...]:
     return (tuple(range(shape[1])),) * shape[0]
 
 
-def _key(name: str) -> str:
-    return name.replace(".", "/")  # a parameter's name may not hold a dot
+def key_of(name: str) -> str:
+    """The name of a choice as that of a parameter or a buffer, which may not hold a dot."""
+    return name.replace(".", "/")

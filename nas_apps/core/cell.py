@@ -13,6 +13,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from nas_apps.core.arch import Arch
+from nas_apps.core.delayed import Delayed
 from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
 from nas_apps.core.op import OpArgs, OpTable
@@ -40,6 +41,10 @@ class Fill(Protocol):
 
     def weights(self, name: str, row: int) -> Read:
         """A function that returns the row in force, for what a skeleton decides itself."""
+        ...
+
+    def delayed(self) -> Delayed:
+        """The logits as they were, for a network that lags behind another."""
         ...
 
 
@@ -134,6 +139,9 @@ class Mixed:
     def weights(self, name: str, row: int) -> Read:
         return self._arch.reader(name, row)
 
+    def delayed(self) -> Delayed:
+        return Delayed(self._arch)
+
 
 class Fixed:
     """What a genotype keeps is there and nothing else.
@@ -176,6 +184,9 @@ class Fixed:
     def weights(self, name: str, row: int) -> Read:
         active = self.options(name, row)
         return lambda: Row(None, active, self._progress())
+
+    def delayed(self) -> Delayed:
+        return Delayed()
 
     def _reader(self, number: int) -> Read:
         active = tuple(range(number))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nas_apps.core.arch import Arch
 from nas_apps.core.cell import Cell, Fixed, Mixed
 from nas_apps.core.cost import calls, cost, count_params
+from nas_apps.core.delayed import Delayed
 from nas_apps.core.genotype import Genotype
 from nas_apps.core.op import OpArgs, OpTable
 from nas_apps.core.parts.relax import Softmax
@@ -176,6 +177,9 @@ class _Recording:
 
     def weights(self, name: str, row: int) -> Callable[[], Row]:
         return self._mixed.weights(name, row)
+
+    def delayed(self) -> Delayed:
+        return self._mixed.delayed()
 
     def _note(self, name: str, row: int, edge: nn.Module) -> None:
         for column, option in enumerate(self._space[name].rows[row]):
