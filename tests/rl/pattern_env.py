@@ -16,8 +16,7 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-SIZE = 16
-PATCHES = np.stack([np.eye(3), np.eye(3)[::-1], np.eye(3)[[1, 1, 1]], np.eye(3)[[1, 1, 1]].T]).astype(np.uint8) * 255
+PATCHES = np.stack([np.eye(3)[[1, 1, 1]], np.eye(3)[[1, 1, 1]].T, np.eye(3), np.eye(3)[::-1]]).astype(np.uint8) * 255
 
 
 class PatternEnv(VectorEnv):
@@ -26,16 +25,26 @@ class PatternEnv(VectorEnv):
     that only a look at neighbouring pixels tells them apart.
 
     An episode has `length` steps, each with a bar of its own; the right action brings 1 / length. Return of the best
-    policy 1, of any that does not look 1 / 4. shuffled: what is right has nothing to do with what is seen.
+    policy 1, of any that does not look 1 / actions. size: of the image. bars: whether there are bars in the red and
+    the blue channel. shuffled: what is right has nothing to do with what is seen.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
     autoreset_mode = AutoresetMode.SAME_STEP
 
-    def __init__(self, num_envs: int, length: int = 1, shuffled: bool = False) -> None:
-        self.num_envs, self.length, self.shuffled = num_envs, length, shuffled
-        self.single_observation_space = Box(0, 255, (SIZE, SIZE, 3), np.uint8)
-        self.single_action_space = Discrete(len(PATCHES))
+    def __init__(
+        self,
+        num_envs: int,
+        length: int = 1,
+        size: int = 16,
+        actions: int = 4,
+        bars: bool = True,
+        shuffled: bool = False,
+    ) -> None:
+        self.num_envs, self.length, self.size, self.shuffled = num_envs, length, size, shuffled
+        self.actions, self.channels = actions, (0, 1, 2) if bars else (1,)
+        self.single_observation_space = Box(0, 255, (size, size, 3), np.uint8)
+        self.single_action_space = Discrete(actions)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._rng = np.random.default_rng()
@@ -64,15 +73,16 @@ class PatternEnv(VectorEnv):
         self.right, self._clock = state["right"].numpy().copy(), state["clock"].numpy().copy()
 
     def _shown(self) -> np.ndarray:
-        """A bar in each channel of each image; the green one's orientation is right, unless shuffled."""
-        bars = self._rng.integers(len(PATCHES), size=(self.num_envs, 3))
-        places = self._rng.integers(SIZE - 2, size=(self.num_envs, 3, 2))
-        images = np.zeros((self.num_envs, SIZE, SIZE, 3), np.uint8)
-        for image, kinds, corners in zip(images, bars, places, strict=True):
-            for channel, (kind, (top, left)) in enumerate(zip(kinds, corners, strict=True)):
-                image[top : top + 3, left : left + 3, channel] = PATCHES[kind]
-        others = self._rng.integers(len(PATCHES), size=self.num_envs)
-        self.right = others if self.shuffled else bars[:, 1]
+        """A bar in each channel of each image that has one; the green one's orientation is right, unless shuffled."""
+        kinds = self._rng.integers(self.actions, size=(self.num_envs, 3))
+        corners = self._rng.integers(self.size - 2, size=(self.num_envs, 3, 2))
+        images = np.zeros((self.num_envs, self.size, self.size, 3), np.uint8)
+        for env, channel in np.ndindex(self.num_envs, 3):
+            if channel in self.channels:
+                top, left = corners[env, channel]
+                images[env, top : top + 3, left : left + 3, channel] = PATCHES[kinds[env, channel]]
+        others = self._rng.integers(self.actions, size=self.num_envs)
+        self.right = others if self.shuffled else kinds[:, 1]
         return images
 
 
@@ -84,3 +94,5 @@ def _register(name: str, **kwargs: Any) -> None:
 _register("nas_apps/Pattern-v0")
 _register("nas_apps/PatternLong-v0", length=4)
 _register("nas_apps/PatternShuffled-v0", shuffled=True)
+_register("nas_apps/Bar-v0", size=8, actions=2, bars=False)
+_register("nas_apps/BarShuffled-v0", size=8, actions=2, bars=False, shuffled=True)
