@@ -123,13 +123,12 @@ class ProcgenEnv(VectorEnv):
                 engine = import_module("procgen_gym").ProcgenVecEnv if find_spec("procgen_gym") else _gym3()
         except ImportError as error:
             raise UserError(
-                f"{made.game} needs procgen ({error}): install it by uv pip install 'nas-apps[rl]' in the project's "
-                "folder, or, on Python 3.11 and 3.12, by pip install --no-deps procgen-mirror gym3 and then pip install "
-                "gym cffi imageio"
+                f"{made.game} needs procgen ({error}): uv pip install 'nas-apps[rl]' in the project's folder; or, on "
+                "Python 3.11 and 3.12, pip install --no-deps procgen-mirror gym3 and pip install gym cffi imageio"
             ) from error
         return engine(
-            num_envs=made.num, env_name=made.game, distribution_mode=made.mode, num_levels=made.levels,
-            start_level=made.start_level, rand_seed=seed % SEEDS, num_threads=self._threads,
+            made.num, made.game, distribution_mode=made.mode, num_levels=made.levels, start_level=made.start_level,
+            rand_seed=seed % SEEDS, num_threads=self._threads,
         )  # fmt: skip
 
 
@@ -138,18 +137,18 @@ def _gym3() -> type:
     from procgen import ProcgenGym3Env
 
     class Engine(ProcgenGym3Env):
-        def __init__(self, num_envs: int, **made: Any) -> None:
-            super().__init__(num_envs, **made)
-
-        def reset(self) -> tuple[np.ndarray, dict[str, Any]]:
-            _, observations, _ = self.observe()
-            infos = self.get_info()
-            return observations["rgb"], {name: np.array([info[name] for info in infos]) for name in infos[0]}
+        def reset(self) -> tuple[Any, dict[str, Any]]:
+            observations, _, _, _, info = self._told()
+            return observations, info
 
         def step(self, actions: np.ndarray) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
             self.act(actions)
-            reward, _, first = self.observe()
-            observations, info = self.reset()
-            return observations, reward, first, np.zeros_like(first), info
+            return self._told()
+
+        def _told(self) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+            reward, observations, first = self.observe()
+            infos = self.get_info()
+            info = {name: np.array([info[name] for info in infos]) for name in infos[0]}
+            return observations["rgb"], reward, first, np.zeros_like(first), info
 
     return Engine
