@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,10 +29,10 @@ class CellExtractor(BaseFeaturesExtractor):
         pretrained: begin with its weights, or with new ones.
     """
 
-    def __init__(self, observation_space: spaces.Space, run: Path | str, pretrained: bool = True) -> None:
+    def __init__(self, observation_space: spaces.Space[Any], run: Path | str, pretrained: bool = True) -> None:
         encoder = load_encoder(run, pretrained=pretrained)
         height, width, channels = encoder.size
-        allowed = spaces.Box(0, 255, (channels, height, width), "uint8")
+        allowed = spaces.Box(0, 255, (channels, height, width), np.uint8)
         if observation_space != allowed:
             raise UserError(f"observation_space: got {observation_space}; allowed: {allowed}, as {run} was trained on")
         super().__init__(observation_space, encoder.features)
