@@ -2,4 +2,5 @@
 
 from importlib.util import find_spec
 
-collect_ignore = [] if find_spec("ray") else ["nas_apps/core/sweep_ray.py"]
+NEEDS = {"nas_apps/core/sweep_ray.py": "ray", "nas_apps/tasks/rl/sb3.py": "stable_baselines3"}
+collect_ignore = [path for path, package in NEEDS.items() if not find_spec(package)]

@@ -30,13 +30,13 @@ class RLCell(nn.Module):
         self.weight = nn.Parameter(torch.zeros(nodes)) if output == "weighted_sum" else None
 
     def forward(self, x: Tensor) -> Tensor:
-        states = self.inner(self.match(x))
+        states: list[Tensor] = self.inner(self.match(x))
         if self.output == "last_node":
             return states[-1]
         if self.output == "concat":
             joined: Tensor = self.join(torch.cat(states, 1))
             return joined
         if self.weight is not None:
-            states = [w * state for w, state in zip(self.weight.softmax(0).split(1), states, strict=True)]
-        total = reduce(torch.add, states)
+            states = [w * state for w, state in zip(self.weight.softmax(0).chunk(len(states)), states, strict=True)]
+        total: Tensor = reduce(torch.add, states)
         return total / len(states) if self.output == "average" else total

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -119,9 +119,9 @@ class ActorCritic(nn.Module):
             nn.init.zeros_(head.bias)
 
     @property
-    def facts(self) -> dict[str, int]:
-        """What its heads are built with."""
-        return {"actions": self.policy.out_features}
+    def facts(self) -> dict[str, Any]:
+        """What it is built from beside its encoder."""
+        return {"algorithm": "ppo", "actions": self.policy.out_features}
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         features = self.encoder(obs)
@@ -135,15 +135,21 @@ class DuelingC51(nn.Module):
     def __init__(self, encoder: Encoder, actions: int, atoms: int, hidden: int) -> None:
         super().__init__()
         self.encoder = encoder
-        self.facts = {"actions": actions, "atoms": atoms, "hidden": hidden}
+        self.atoms, self.actions, self.hidden = atoms, actions, hidden
         self.value = _two_layers(encoder.features, hidden, atoms)
         self.advantage = _two_layers(encoder.features, hidden, atoms * actions)
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What it is built from beside its encoder."""
+        return {"algorithm": "rainbow", "actions": self.actions, "atoms": self.atoms, "hidden": self.hidden}
+
     def forward(self, obs: Tensor) -> Tensor:
         features = self.encoder(obs)
-        advantage = self.advantage(features).unflatten(-1, (self.facts["atoms"], -1))  # [..., atoms, A]
+        advantage = self.advantage(features).unflatten(-1, (self.atoms, self.actions))  # [..., atoms, A]
         logits = self.value(features).unsqueeze(-1) + advantage - advantage.mean(-1, keepdim=True)
-        return logits.log_softmax(-2)
+        y: Tensor = logits.log_softmax(-2)
+        return y
 
 
 def _two_layers(inputs: int, hidden: int, outputs: int) -> nn.Module:

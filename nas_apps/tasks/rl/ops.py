@@ -2,7 +2,7 @@
 
 Unlike the released code's, a strided operation pads both sides alike, where TensorFlow pads an even size on its far
 side alone; sizes are the same, half and rounded up. A depthwise convolution honours its stride, where the release's has
-none. All keep the memory format of their input: observations come in channels last, twice as fast on a CPU.
+none. All keep the memory format of their input, and observations come with channels last, which a CPU is faster with.
 """
 
 from __future__ import annotations
