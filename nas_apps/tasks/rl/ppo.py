@@ -51,7 +51,7 @@ class PPOObjective(nn.Module):
         """The loss of a minibatch of transitions, `[B, ...]` each, as `Rollouts` serves them."""
         from tensordict import TensorDict
 
-        logits, value = (y.float() for y in self.network(batch["observation"]))
+        logits, value = self._said(batch["observation"])
         held = {name: entry for name, entry in batch.items() if not name.startswith(FACT)}
         found = self.loss(TensorDict({**held, "said": logits, "valued": value}, [len(logits)]))
         stats = {
@@ -69,7 +69,7 @@ class PPOObjective(nn.Module):
     @torch.no_grad()
     def act(self, observation: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Actions `[N]` drawn from the policy, their log-probabilities `[N]`, and the values `[N]` of `observation`."""
-        logits, value = (y.float() for y in self.network(observation))
+        logits, value = self._said(observation)
         log_p = logits - logits.logsumexp(-1, keepdim=True)  # as torch's Categorical, so that ratios begin at 1
         action = torch.multinomial(log_p.exp(), 1, generator=rng)
         return action[:, 0], log_p.gather(1, action)[:, 0], value[:, 0]
@@ -77,8 +77,13 @@ class PPOObjective(nn.Module):
     @torch.no_grad()
     def value(self, observation: Tensor) -> Tensor:
         """The values `[N]` of observations."""
-        value: Tensor = self.network(observation)[1].float()
-        return value[:, 0]
+        return self._said(observation)[1][:, 0]
+
+    def _said(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network says, in no less than single precision."""
+        logits, value = self.network(observation)
+        kind = torch.promote_types(logits.dtype, torch.float32)
+        return logits.to(kind), value.to(kind)
 
 
 def _as_it_is(x: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ class Rollouts:
             returns.append(self._tally.add(reward, done))
             if self.settings.normalise:
                 reward = self._normaliser(reward, done)
-            lived.append((action, log_p, value, self._on_device(reward), self._on_device(done)))
+            lived.append((action, log_p, value, reward.to(value), self._on_device(done)))
         with self.runtime.autocast():
             last = self.objective.value(self._observation)
         ended = self.runtime.gather(torch.cat(returns))

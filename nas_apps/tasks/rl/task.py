@@ -155,8 +155,8 @@ class RLTask:
 
     def export(self, objective: nn.Module, genotype: Genotype, phase: Phase, folder: Path) -> None:
         """Write model.safetensors and model.json, which `nas_apps.tasks.rl.export` rebuilds the network from."""
-        size, actions = self._look()
-        export.write(folder, objective.get_submodule("network"), genotype, self._space(), phase.network, size, actions)
+        about = {"game": self.game, "mode": self.mode}
+        export.write(objective.network, genotype, self._space(), phase.network, folder, about=about)
 
     def _space(self) -> RLSpace:
         return space(self.space, self.skeleton, self.nodes, distinct=self.distinct)
@@ -206,9 +206,7 @@ class RLTask:
                 "that one rollout is learned in"
             )
 
-    def _play(
-        self, objective: nn.Module, phase: Phase, runtime: Runtime, levels: tuple[int, int]
-    ) -> dict[str, float]:
+    def _play(self, objective: nn.Module, phase: Phase, runtime: Runtime, levels: tuple[int, int]) -> dict[str, float]:
         """Episodes, shared out to the ranks, in environments of their own."""
         number, rng = phase.data.episodes, torch.Generator(runtime.device).manual_seed(mix(EVALUATION, runtime.rank))
         share = runtime.share(number)
