@@ -203,6 +203,12 @@ def test_a_norm_makes_each_node_mean_0_and_deviation_1_in_training_and_evaluatio
         assert not states[5].any()  # a node without input
 
 
+def test_features_depend_on_the_rest_of_the_batch_with_a_norm_alone() -> None:
+    for norm in ("none", "batch"):
+        encoder = fixed(space("classic"), Network((4, 4), norm=norm))
+        assert torch.allclose(encoder(watched(num=4))[:2], encoder(watched(num=4)[:2]), atol=1e-6) == (norm == "none")
+
+
 def test_a_norm_of_one_observation_that_ends_in_one_pixel_is_finite() -> None:
     encoder = fixed(space("micro"), Network((2, 2, 2), norm="batch"), (8, 8, 1))
     assert encoder(watched((8, 8, 1), 1)).isfinite().all()

@@ -27,7 +27,7 @@ class Network:
 
     channels: of each stage, which halves the resolution. cells: that keep it, in each stage. output: how the nodes of a
     cell become one map. norm: "batch" is a norm after each node's sum by the statistics of the batch, without weights,
-    which the released code means to have; "none" is what it computes, since its norm is frozen at its first statistics.
+    which the released code means to have; "none" is what it computes, its norm being frozen at mean 0 and deviation 1.
     features: of an observation. first_conv: whether the skeleton "standard" begins with a 3x3 convolution.
     """
 
