@@ -10,6 +10,19 @@ import pytest
 from nas_apps.testing import check_task
 
 SIZES: dict[str, dict[str, Any]] = {
+    "rl": {
+        "task": {"game": "pattern_env:nas_apps/PatternLong-v0", "nodes": 2},
+        "search": {
+            "batch_size": 16,
+            "network": {"channels": [4], "features": 8},
+            "data": {"episodes": 4, "ppo": {"envs": 4, "steps": 8}},
+        },
+        "train": {
+            "batch_size": 16,
+            "network": {"channels": [4], "features": 8, "output": "last_node"},
+            "data": {"episodes": 4, "ppo": {"envs": 4, "steps": 8}},
+        },
+    },
     "toy": {"task": {"points": 48}, "search": {"batch_size": 8}, "train": {"batch_size": 8}},
     "image": {
         "task": {"train_images": 64},

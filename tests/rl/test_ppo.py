@@ -260,9 +260,9 @@ def planted(game: str, seed: int) -> list[float]:
 
 def test_the_operation_that_can_see_wins_and_does_not_where_there_is_nothing_to_see() -> None:
     seen = [planted("pattern_env:nas_apps/Bar-v0", seed) for seed in range(3)]
-    assert all(weights[3] == max(weights) and weights[3] > 0.4 for weights in seen), seen
+    assert all(weights[3] > 0.9 for weights in seen), seen
     blind = [planted("pattern_env:nas_apps/BarShuffled-v0", seed) for seed in range(3)]
-    assert not all(weights[3] == max(weights) for weights in blind) or max(w[3] for w in blind) < 0.4, blind
+    assert not any(weights[3] == max(weights) for weights in blind), blind
 
 
 @pytest.mark.parametrize(("lr", "learns"), [(0.003, True), (0.0, False)])
