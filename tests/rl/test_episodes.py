@@ -89,8 +89,9 @@ def test_a_tally_goes_on_from_its_state() -> None:
     expected = [whole.add(*step).tolist() for step in zip(rewards, done, strict=True)]
     for step in zip(rewards[:10], done[:10], strict=True):
         half.add(*step)
-    rest.load_state_dict(half.state_dict())
+    state = half.state_dict()
     half.add(rewards[0], done[0])  # what was given is not changed by going on
+    rest.load_state_dict(state)
     assert [rest.add(*step).tolist() for step in zip(rewards[10:], done[10:], strict=True)] == expected[10:]
     assert any(expected[10:])
     with pytest.raises(UserError, match="a state of 4 envs; allowed: 5"):

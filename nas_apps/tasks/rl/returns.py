@@ -54,21 +54,21 @@ class RewardNormaliser:
     def __call__(self, reward: Tensor, done: Tensor) -> Tensor:
         """The rewards [N] of one step, of which `done` [N] ended an episode."""
         raw = reward.detach().to("cpu", torch.float64)
-        self._returns = self._returns * self.gamma + raw
-        self._see(self._returns)
+        returns = self._returns * self.gamma + raw
+        self._see(returns)
         scaled = (raw / (self._variance + 1e-8).sqrt()).clamp(-self.clip, self.clip)
-        self._returns[done.cpu()] = 0.0
+        self._returns = returns.masked_fill(done.cpu(), 0.0)
         return scaled.to(reward)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The returns under way and their moments."""
-        return {"returns": self._returns.clone(), "mean": self._mean, "variance": self._variance, "count": self._count}
+        return {"returns": self._returns, "mean": self._mean, "variance": self._variance, "count": self._count}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a state, of as many environments."""
         if state["returns"].shape != self._returns.shape:
             raise UserError(f"rewards: got a state of {len(state['returns'])} envs; allowed: {len(self._returns)}")
-        self._returns = state["returns"].clone()
+        self._returns = state["returns"]
         self._mean, self._variance, self._count = state["mean"], state["variance"], state["count"]
 
     def _see(self, values: Tensor) -> None:
