@@ -13,9 +13,9 @@ from nas_apps.tasks.rl.quiet import silence
 @pytest.fixture(scope="session")
 def torchrl() -> None:
     """What our modules import of it, without the warnings of what it imports itself: procgen leaves a file open."""
-    pytest.importorskip("torchrl")
     silence()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        pytest.importorskip("torchrl")
         for name in ("torchrl.data", "torchrl.data.postprocs", "torchrl.objectives"):
             import_module(name)

@@ -165,9 +165,6 @@ class Replay:
 def n_step(reward: Tensor, done: Tensor, gamma: float, n: int) -> tuple[Tensor, Tensor, Tensor]:
     """For each of the steps of `[N, T]`: the discounted sum of its reward and the n - 1 after it, up to an end of the
     episode; the step that was the last of them; how many they are. torchrl's, which leaves `done` where it was.
-
-    >>> n_step(torch.ones(1, 3), torch.tensor([[False, True, False]]), 0.5, 2)
-    (tensor([[1.5000, 1.0000, 1.0000]]), tensor([[1, 1, 2]]), tensor([[2, 1, 1]]))
     """
     from tensordict import TensorDict
     from torchrl.data.postprocs import MultiStep
