@@ -66,7 +66,7 @@ class Rainbow:
 
     def __post_init__(self) -> None:
         bounded(self, COUNT, "envs", "n_step", "hidden", "replay", "warmup", "target_every")
-        bounded(self, POSITIVE, "inserts", "priority")
+        bounded(self, POSITIVE, "inserts", "priority", "gamma")
         bounded(self, NOT_NEGATIVE, "alpha", "beta")
         bounded(self, SHARE, "gamma", "epsilon")
         if self.atoms < 2:
