@@ -19,7 +19,7 @@ from nas_apps.core.parts.relax import Softmax
 from nas_apps.core.parts.wiring import Full
 from nas_apps.core.price import describe
 from nas_apps.core.runtime import Runtime
-from nas_apps.core.task import Stream, Streams
+from nas_apps.core.task import Batch, Stream, Streams
 
 
 def check_task(name: str, settings: Mapping[str, Any]) -> None:
@@ -31,9 +31,11 @@ def check_task(name: str, settings: Mapping[str, Any]) -> None:
     learner, streams = _learner(recipe)
     _check_space(recipe)
     _check_objective(recipe, learner, streams)
-    for stream in (streams.train, streams.valid):
-        _check_stream(stream)
-    _check_fill(recipe, learner, streams)
+    with learner.arch.using(learner.arch.expected()):  # where data come from acting, it is acted under a draw
+        for stream in (streams.train, streams.valid):
+            _check_stream(stream)
+        batch = next(streams.train)
+    _check_fill(recipe, learner, batch)
     _check_final(recipe)
 
 
@@ -82,7 +84,7 @@ def _check_stream(stream: Stream) -> None:
     assert _equal(first, again), "a stream taken up again serves other batches"
 
 
-def _check_fill(recipe: Recipe, learner: Learner, streams: Streams) -> None:
+def _check_fill(recipe: Recipe, learner: Learner, batch: Batch) -> None:
     space = recipe.task.choices()
     for seed in range(3):
         genotype = Random()(space, {}, torch.Generator().manual_seed(seed))
@@ -90,7 +92,6 @@ def _check_fill(recipe: Recipe, learner: Learner, streams: Streams) -> None:
         missing, _ = fixed.load_state_dict(learner.objective.state_dict(), strict=False)
         assert not missing, f"the super-net has no weights for {missing}"
         learner.objective.eval(), fixed.eval()
-        batch = next(streams.train)
         with torch.no_grad(), learner.arch.using(one_hot(space, genotype)):
             expected, found = learner.objective(batch).loss, fixed(batch).loss
         assert torch.equal(expected, found), "the super-net at a cell's one-hot draw is not the network of the cell"

@@ -64,7 +64,7 @@ class Learner:
     def pull(self, stream: Stream, *, use: int, samples: int = 1, learn: bool = False) -> tuple[Batch, Draws]:
         """The next batch of a stream, pulled under the (first) draw of its cycle, and the draws of that cycle."""
         draws = self.arch.draws(self.progress, cycle=stream.cycle, use=use, samples=samples, learn=learn)
-        with self.arch.using(draws[0]):
+        with self.arch.using(draws[0].leaf(grad=False)):  # what an actor reads of it without a gradient stays apart
             return next(stream), draws
 
     @contextmanager

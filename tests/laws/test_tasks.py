@@ -14,12 +14,12 @@ SIZES: dict[str, dict[str, Any]] = {
         "task": {"game": "pattern_env:nas_apps/PatternLong-v0", "nodes": 2},
         "search": {
             "batch_size": 16,
-            "network": {"channels": [4], "features": 8},
+            "network": {"channels": [8], "features": 64},
             "data": {"episodes": 4, "ppo": {"envs": 4, "steps": 8}},
         },
         "train": {
             "batch_size": 16,
-            "network": {"channels": [4], "features": 8, "output": "last_node"},
+            "network": {"channels": [8], "features": 64, "output": "last_node"},
             "data": {"episodes": 4, "ppo": {"envs": 4, "steps": 8}},
         },
     },

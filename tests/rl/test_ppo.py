@@ -13,6 +13,7 @@ from nas_apps.core.arch import Arch
 from nas_apps.core.cell import Mixed
 from nas_apps.core.config import Recipe, load
 from nas_apps.core.errors import UserError
+from nas_apps.core.hypergrad import LookAhead
 from nas_apps.core.learner import Learner
 from nas_apps.core.learners import search_learner
 from nas_apps.core.op import OpArgs, OpTable
@@ -149,6 +150,13 @@ def test_the_logits_gradient_is_that_of_the_loss_of_the_batch() -> None:
                 learner.logits[0][row, column] -= sign * 1e-5
         assert grad[row, column] == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-4, abs=1e-9)
     assert grad.abs().max() > 1e-6
+
+
+def test_a_look_ahead_learns_from_what_was_acted_under_its_draw() -> None:
+    learner, streams = begun(tiny("variant=darts_2nd", "search.weights.optimizer=sgd", "search.logits.init_std=0.3"))
+    pulled = [learner.pull(stream, use=use) for use, stream in enumerate((streams.train, streams.valid))]
+    grads, _ = LookAhead()(learner, *pulled)
+    assert (grads[0] != 0).any(-1).all()
 
 
 class _Said(nn.Module):

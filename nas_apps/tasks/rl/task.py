@@ -25,6 +25,7 @@ from nas_apps.tasks.rl.envs import make_env
 from nas_apps.tasks.rl.episodes import play
 from nas_apps.tasks.rl.network import ActorCritic, DuelingC51, Network, build_encoder
 from nas_apps.tasks.rl.ppo import PPOObjective
+from nas_apps.tasks.rl.quiet import require_replay
 from nas_apps.tasks.rl.returns import RANGES, normalised
 from nas_apps.tasks.rl.rollouts import Rollouts
 from nas_apps.tasks.rl.settings import Acting, Weights
@@ -90,6 +91,7 @@ class RLTask:
             return PPOObjective(ActorCritic(encoder(), actions), acting.ppo)
         from nas_apps.tasks.rl.rainbow import RainbowObjective
 
+        require_replay()
         network, target = (
             DuelingC51(encoder(), actions, acting.rainbow.atoms, acting.rainbow.hidden) for _ in range(2)
         )
@@ -116,10 +118,8 @@ class RLTask:
         parts = ((self.start_level, half), (self.start_level + half, self.levels - half))
         whole = (self.start_level, self.levels)
         train = self._stream(objective, phase, runtime, mix(seed, 0), parts[0] if halves else whole, first=True)
-        if not halves:  # nothing reads the second
-            return Streams(train, train, train.epoch)
-        valid = self._stream(objective, phase, runtime, mix(seed, 1), parts[1], first=False)
-        return Streams(train, valid, train.epoch)
+        valid = self._stream(objective, phase, runtime, mix(seed, 1), parts[1], first=False) if halves else train
+        return Streams(train, valid, train.epoch if self.on_policy else phase.epoch_steps)
 
     def evaluate(self, objective: nn.Module, phase: Phase, runtime: Runtime) -> dict[str, float]:
         """Raw returns, as means over episodes with their standard errors; of a search on its own levels, of a final
@@ -155,7 +155,9 @@ class RLTask:
 
     def export(self, objective: nn.Module, genotype: Genotype, phase: Phase, folder: Path) -> None:
         """Write model.safetensors and model.json, which `nas_apps.tasks.rl.export` rebuilds the network from."""
-        about = {"game": self.game, "mode": self.mode}
+        about: dict[str, Any] = {"game": self.game, "mode": self.mode}
+        if not self.on_policy:
+            about |= {"low": phase.data.rainbow.low, "high": phase.data.rainbow.high}
         export.write(objective.network, genotype, self._space(), phase.network, folder, about=about)
 
     def _space(self) -> RLSpace:
@@ -179,15 +181,30 @@ class RLTask:
                 raise UserError(
                     f"{phase.name}.{name}: got {number}; allowed: a multiple of the {runtime.world} processes"
                 )
-        seed, batch_size = mix(seed, runtime.rank), phase.batch_size // runtime.world
+        seed = mix(seed, runtime.rank)
         env = self._env(settings.envs // runtime.world, mix(seed, 2), levels)
         if self.on_policy:
             self._check_rollout(phase)
-            return Rollouts(objective, env, acting.ppo, batch_size, runtime, seed)
+            return Rollouts(objective, env, acting.ppo, phase.batch_size // runtime.world, runtime, seed)
         from nas_apps.tasks.rl.replay import Replay
 
-        frames = phase.epochs * (phase.epoch_steps or 1) * int(phase.batch_size / acting.rainbow.inserts)
-        return Replay(objective, env, acting.rainbow, batch_size, runtime, seed, frames=frames, follows=first)
+        if phase.epoch_steps is None:
+            raise UserError(
+                f"{phase.name}.epoch_steps: not given; allowed with rainbow, which has no end of its data: 1 and more"
+            )
+        frames = int(phase.epochs * phase.epoch_steps * phase.batch_size / acting.rainbow.inserts)
+        scale = RANGES["hard"][self.game][1] if self.game in RANGES["hard"] else 1.0
+        return Replay(
+            objective,
+            env,
+            acting.rainbow,
+            runtime,
+            batch_size=phase.batch_size,
+            seed=seed,
+            frames=frames,
+            scale=scale,
+            catches_up=first,
+        )
 
     def _check_rollout(self, phase: Phase) -> None:
         """A rollout is cut into whole minibatches, and an epoch is of whole rollouts: what depends on progress, a
@@ -209,7 +226,7 @@ class RLTask:
     def _play(self, objective: nn.Module, phase: Phase, runtime: Runtime, levels: tuple[int, int]) -> dict[str, float]:
         """Episodes, shared out to the ranks, in environments of their own."""
         number, rng = phase.data.episodes, torch.Generator(runtime.device).manual_seed(mix(EVALUATION, runtime.rank))
-        share = runtime.share(number)
+        share, cpu = runtime.share(number), torch.Generator()
         mine = share.stop - share.start
         found = torch.zeros(0)
         if mine:
@@ -218,7 +235,7 @@ class RLTask:
             def act(observation: Tensor) -> Tensor:
                 if self.on_policy:
                     return objective.act(observation, rng)[0]
-                return objective.act(observation, torch.zeros(len(observation)), rng)
+                return objective.act(observation, torch.zeros(len(observation)), cpu)
 
             found = play(act, env, mine, runtime.device)
             env.close()
