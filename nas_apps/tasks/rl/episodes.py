@@ -26,20 +26,19 @@ class Tally:
 
     def add(self, reward: Tensor, done: Tensor) -> Tensor:
         """Add one step's rewards [N]; the returns of the episodes that it ended, in the order of the environments."""
-        self._sums += reward.cpu()
-        ended = self._sums[done.cpu()]
-        self._sums[done.cpu()] = 0.0
-        return ended
+        sums, ended = self._sums + reward.cpu(), done.cpu()
+        self._sums = sums.masked_fill(ended, 0.0)
+        return sums[ended]
 
     def state_dict(self) -> dict[str, Tensor]:
         """The sums under way."""
-        return {"sums": self._sums.clone()}
+        return {"sums": self._sums}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a state, of as many environments."""
         if state["sums"].shape != self._sums.shape:
             raise UserError(f"episodes: got a state of {len(state['sums'])} envs; allowed: {len(self._sums)}")
-        self._sums = state["sums"].clone()
+        self._sums = state["sums"]
 
 
 @torch.no_grad()
