@@ -98,10 +98,9 @@ class Arch(nn.Module):
         return self._drawn(self.logits, progress, seeds, learn)
 
     def redraw(self, draw: Draw, logits: Mapping[str, Tensor]) -> Draw:
-        """What `draw` would be under other logits: the same progress and noise, no gradient. Of several sub-graphs that
-        are one sample, the first."""
-        with torch.no_grad():
-            return self._drawn(logits, draw.progress, [draw.noise], bool(draw.probed))[0]
+        """What `draw` would be under other logits, at the same progress and with the same noise. Of several sub-graphs
+        that are one sample, the first."""
+        return self._drawn(logits, draw.progress, [draw.noise], bool(draw.probed))[0]
 
     def _drawn(
         self, logits: Mapping[str, Tensor], progress: Progress, seeds: Sequence[int], learn: bool
