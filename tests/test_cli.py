@@ -506,8 +506,8 @@ DAMAGED = {
     "truncated": "checkpoint.pt: truncated, or not a checkpoint; move it away to start anew",
     "empty": "checkpoint.pt: truncated, or not a checkpoint; move it away to start anew",
     "foreign": "checkpoint.pt: not a checkpoint of nas_apps; move it away to start anew",
-    "headless": "checkpoint.pt: checkpoint version None; this release reads version 2",
-    "later": "checkpoint.pt: checkpoint version 7; this release reads version 2",
+    "headless": "checkpoint.pt: checkpoint version None; this release reads version 3",
+    "later": "checkpoint.pt: checkpoint version 7; this release reads version 3",
 }
 
 

@@ -20,7 +20,7 @@ from nas_apps.core.runtime import Runtime
 from nas_apps.core.seeds import rng_state, set_rng_state
 from nas_apps.core.task import Streams
 
-FORMAT, VERSION = "nas_apps.checkpoint", 2
+FORMAT, VERSION = "nas_apps.checkpoint", 3
 
 _NOUNS = {"search": "search", "train": "training"}
 
@@ -60,9 +60,9 @@ class Checkpoints:
         if len(state["rng"]) != self.runtime.world:
             raise UserError(f"{path}: written by {len(state['rng'])} processes; this run has {self.runtime.world}")
         learner.load_state_dict(state["learner"])
-        streams.train.load_state_dict(state["train"])
+        streams.train.load_state_dict(state["train"][self.runtime.rank])
         if streams.valid is not streams.train:
-            streams.valid.load_state_dict(state["valid"])
+            streams.valid.load_state_dict(state["valid"][self.runtime.rank])
         set_rng_state(state["rng"][self.runtime.rank])
         return int(state["step"])
 
@@ -87,7 +87,8 @@ class Checkpoints:
         return self.path.parent / "checkpoints" / f"epoch_{epoch:03d}.pt"
 
     def _write(self, path: Path, learner: Learner, streams: Streams, step: int) -> None:
-        rng = self.runtime.gather(rng_state())
+        rng, train = self.runtime.gather(rng_state()), self.runtime.gather(streams.train.state_dict())
+        valid = train if streams.valid is streams.train else self.runtime.gather(streams.valid.state_dict())
         if self.runtime.leads:
             state = {
                 "format": FORMAT,
@@ -97,8 +98,8 @@ class Checkpoints:
                 "stage": self.stage,
                 "rows": self.rows,
                 "learner": learner.state_dict(),
-                "train": streams.train.state_dict(),
-                "valid": {} if streams.valid is streams.train else streams.valid.state_dict(),
+                "train": train,  # of each rank: who acts lives through something of its own
+                "valid": valid,
                 "rng": rng,
             }
             buffer = io.BytesIO()

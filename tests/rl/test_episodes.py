@@ -51,7 +51,7 @@ def test_each_environment_gives_as_many_episodes_however_long_they_are(episodes:
 def bar(observations: Tensor) -> Tensor:
     """The orientation of the green bar: which of four neighbours of its middle are lit."""
     green = torch.nn.functional.pad((observations[..., 1] > 0).float(), (1, 1, 1, 1))
-    pairs = [(0, 0, 2, 2), (0, 2, 2, 0), (0, 1, 2, 1), (1, 0, 1, 2)]
+    pairs = [(0, 1, 2, 1), (1, 0, 1, 2), (0, 0, 2, 2), (0, 2, 2, 0)]
     size = observations.shape[1]
     lit = [green[:, a : a + size, b : b + size] * green[:, 1:-1, 1:-1] * green[:, c : c + size, d : d + size]
            for a, b, c, d in pairs]  # fmt: skip

@@ -149,9 +149,9 @@ def test_the_residual_block_is_a_point_of_micro_for_each_kind_of_cell() -> None:
 
 def test_mistakes_are_told_in_one_line() -> None:
     for call, message in {
-        lambda: space("tiny"): "task.space: no 'tiny'; allowed: classic, debug_3x3_relu",
-        lambda: space("micro", "resnet"): "task.skeleton: no 'resnet'; allowed: impala, standard",
-        lambda: space("classic", distinct=True): "task.distinct: got true; allowed: false with the skeleton 'standard'",
+        lambda: space("tiny"): "space: no 'tiny'; allowed: classic, debug_3x3_relu",
+        lambda: space("micro", "resnet"): "skeleton: no 'resnet'; allowed: impala, standard",
+        lambda: space("classic", distinct=True): "distinct: got true; allowed: false with the skeleton 'standard'",
         lambda: RLSpace(("conv_9x9",), "impala"): "space.ops: no 'conv_9x9'; allowed: ",
         lambda: find("imapla", space("micro")): r"genotype: no 'imapla'; allowed: <file>.json, impala",
         lambda: find("impala", space("micro", nodes=3)): "genotype 'impala', of 4 nodes of the space 'micro': ",

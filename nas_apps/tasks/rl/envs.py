@@ -17,6 +17,7 @@ import torch
 from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
+from nas_apps.core import logs
 from nas_apps.core.errors import UserError
 from nas_apps.tasks.rl.procgen_env import GAMES, ProcgenEnv, Setup
 
@@ -102,6 +103,17 @@ def make_env(
     if game in GAMES:
         return ProcgenEnv(setup, seed=seed)
     return ImageEnv(_by_id(game, num), setup, seed=seed)
+
+
+def go_on(env: Any, state: Mapping[str, Any] | None) -> bool:
+    """Put an environment into a state; where it had none to give, say so, and leave it at new episodes."""
+    if state is None:
+        logs.say(
+            "environments of this game cannot be saved: they begin new episodes, which a run without a stop does not"
+        )
+        return False
+    env.set_state(state)
+    return True
 
 
 def _by_id(game: str, num: int) -> VectorEnv:

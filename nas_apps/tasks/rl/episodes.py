@@ -9,6 +9,11 @@ import torch
 from torch import Tensor
 
 from nas_apps.core.errors import UserError
+from nas_apps.core.runtime import Runtime
+from nas_apps.core.seeds import mix
+
+AT_ONCE = 64
+"""Environments in which episodes are played side by side."""
 
 
 class Tally:
@@ -61,3 +66,19 @@ def play(act: Callable[[Tensor], Tensor], env: Any, episodes: int, device: torch
         for one, value in zip(done.nonzero().flatten().tolist(), ended.tolist(), strict=True):
             played[one].append(value)
     return torch.tensor([value for got, want in zip(played, wanted, strict=True) for value in got[:want]])
+
+
+def play_shared(
+    act: Callable[[Tensor], Tensor], make: Callable[..., Any], episodes: int, runtime: Runtime, *, seed: int
+) -> Tensor:
+    """The raw returns [episodes] of episodes that the ranks share out, each in environments of its own.
+
+    make: called with how many, and their seed.
+    """
+    share = runtime.share(episodes)
+    mine, found = share.stop - share.start, torch.zeros(0)
+    if mine:
+        env = make(min(mine, AT_ONCE), seed=mix(seed, runtime.rank))
+        found = play(act, env, mine, runtime.device)
+        env.close()
+    return torch.cat(runtime.gather(found))

@@ -15,6 +15,7 @@ from torch import Tensor
 from nas_apps.core.errors import UserError
 from nas_apps.core.runtime import Runtime
 from nas_apps.core.seeds import mix
+from nas_apps.tasks.rl.envs import go_on
 from nas_apps.tasks.rl.episodes import Tally
 from nas_apps.tasks.rl.prioritised import Prioritised
 from nas_apps.tasks.rl.rainbow import RainbowObjective, Transitions
@@ -155,8 +156,7 @@ class Replay:
         self._held.load_state_dict(state["held"])
         self._rng.set_state(state["rng"].cpu())
         self._begin()
-        if state["env"] is not None:
-            self.env.set_state(state["env"])
+        if go_on(self.env, state["env"]):
             self._seen, self._done = list(state["seen"]), list(state["done"])
             self._tally.load_state_dict(state["tally"])
             self._returns = list(state["returns"])

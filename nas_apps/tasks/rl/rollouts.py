@@ -12,6 +12,7 @@ from torch import Tensor
 from nas_apps.core.order import Order
 from nas_apps.core.runtime import Runtime
 from nas_apps.core.seeds import mix
+from nas_apps.tasks.rl.envs import go_on
 from nas_apps.tasks.rl.episodes import Tally
 from nas_apps.tasks.rl.ppo import FACT, PPOObjective
 from nas_apps.tasks.rl.quiet import silence
@@ -123,7 +124,6 @@ class Rollouts:
         self._normaliser.load_state_dict(state["normaliser"])
         self._recent = state["recent"]
         self._rollout = {name: self._on_device(entry) for name, entry in state["rollout"].items()}
-        if state["env"] is not None:
-            self.env.set_state(state["env"])
+        if go_on(self.env, state["env"]):
             self._tally.load_state_dict(state["tally"])
             self._observation = self._on_device(state["observation"])

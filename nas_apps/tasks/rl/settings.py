@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from nas_apps.core.bounds import BELOW_ONE, COUNT, NOT_NEGATIVE, POSITIVE, SHARE, bounded
+from nas_apps.core.bounds import BELOW_ONE, COUNT, NOT_NEGATIVE, POSITIVE, SHARE, TWO, bounded
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Acting:
     episodes: int = 64
 
     def __post_init__(self) -> None:
-        bounded(self, COUNT, "episodes")
+        bounded(self, TWO, "episodes")
 
 
 @dataclass(frozen=True)

@@ -46,9 +46,9 @@ class RLSpace:
     def __post_init__(self) -> None:
         bounded(self, COUNT, "nodes")
         if self.skeleton not in ("standard", "impala"):
-            raise unknown("task.skeleton", self.skeleton, ("standard", "impala"))
+            raise unknown("skeleton", self.skeleton, ("standard", "impala"))
         if self.distinct and self.skeleton != "impala":
-            raise UserError(f"task.distinct: got true; allowed: false with the skeleton {self.skeleton!r}")
+            raise UserError(f"distinct: got true; allowed: false with the skeleton {self.skeleton!r}")
         for op in self.ops:
             if op not in OPS:
                 raise unknown("space.ops", op, OPS)
@@ -80,7 +80,7 @@ def space(name: str, skeleton: Name | None = None, nodes: int = 4, *, distinct: 
     ('normal',)
     """
     if name not in OP_SETS:
-        raise unknown("task.space", name, OP_SETS)
+        raise unknown("space", name, OP_SETS)
     return RLSpace(OP_SETS[name], skeleton or ("standard" if name == "classic" else "impala"), nodes, distinct)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from nas_apps.core.bounds import COUNT, NOT_NEGATIVE, bounded
 from nas_apps.core.cell import Fill
 from nas_apps.core.errors import UserError, require
 from nas_apps.core.genotype import Genotype
@@ -22,9 +21,10 @@ from nas_apps.core.space import Space
 from nas_apps.core.task import Optimisation, Streams
 from nas_apps.tasks.rl import export
 from nas_apps.tasks.rl.envs import make_env
-from nas_apps.tasks.rl.episodes import play
+from nas_apps.tasks.rl.episodes import play_shared
 from nas_apps.tasks.rl.network import ActorCritic, DuelingC51, Network, build_encoder
 from nas_apps.tasks.rl.ppo import PPOObjective
+from nas_apps.tasks.rl.procgen_env import Setup
 from nas_apps.tasks.rl.quiet import require_replay
 from nas_apps.tasks.rl.returns import RANGES, normalised
 from nas_apps.tasks.rl.rollouts import Rollouts
@@ -69,8 +69,7 @@ class RLTask:
     twice_differentiable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        bounded(self, NOT_NEGATIVE, "levels", "start_level")
-        bounded(self, COUNT, "nodes")
+        Setup(self.game, 1, self.mode, self.levels, self.start_level)
         self._space()
 
     @property
@@ -167,7 +166,7 @@ class RLTask:
         """Height, width and channels of observations; the number of actions."""
         return _look(self.game, self.mode)
 
-    def _env(self, number: int, seed: int, levels: tuple[int, int]) -> Any:
+    def _env(self, number: int, *, seed: int, levels: tuple[int, int]) -> Any:
         first, count = levels
         return make_env(self.game, number, seed=seed % 2**31, mode=self.mode, levels=count, start_level=first)
 
@@ -182,7 +181,7 @@ class RLTask:
                     f"{phase.name}.{name}: got {number}; allowed: a multiple of the {runtime.world} processes"
                 )
         seed = mix(seed, runtime.rank)
-        env = self._env(settings.envs // runtime.world, mix(seed, 2), levels)
+        env = self._env(settings.envs // runtime.world, seed=mix(seed, 2), levels=levels)
         if self.on_policy:
             self._check_rollout(phase)
             return Rollouts(objective, env, acting.ppo, phase.batch_size // runtime.world, runtime, seed)
@@ -224,22 +223,14 @@ class RLTask:
             )
 
     def _play(self, objective: nn.Module, phase: Phase, runtime: Runtime, levels: tuple[int, int]) -> dict[str, float]:
-        """Episodes, shared out to the ranks, in environments of their own."""
-        number, rng = phase.data.episodes, torch.Generator(runtime.device).manual_seed(mix(EVALUATION, runtime.rank))
-        share, cpu = runtime.share(number), torch.Generator()
-        mine = share.stop - share.start
-        found = torch.zeros(0)
-        if mine:
-            env = self._env(min(mine, 64), mix(EVALUATION, runtime.rank), levels)
+        rngs = torch.Generator(runtime.device).manual_seed(EVALUATION), torch.Generator()
 
-            def act(observation: Tensor) -> Tensor:
-                if self.on_policy:
-                    return objective.act(observation, rng)[0]
-                return objective.act(observation, torch.zeros(len(observation)), cpu)
+        def act(observation: Tensor) -> Tensor:
+            if self.on_policy:
+                return objective.act(observation, rngs[0])[0]
+            return objective.act(observation, torch.zeros(len(observation)), rngs[1])
 
-            found = play(act, env, mine, runtime.device)
-            env.close()
-        returns = torch.cat(runtime.gather(found))
+        returns = play_shared(act, partial(self._env, levels=levels), phase.data.episodes, runtime, seed=EVALUATION)
         figures = {"return": float(returns.mean()), "return_se": float(returns.std() / len(returns) ** 0.5)}
         worth = normalised(self.game, self.mode, figures["return"])
         return figures if worth is None else {**figures, "normalised": worth}
