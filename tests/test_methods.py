@@ -34,7 +34,7 @@ def test_a_row_names_the_paper_and_the_yaml_of_its_method() -> None:
     for name, _, row in TABLE:
         paper, *_, settings = row.split(" | ")
         assert paper.startswith(f"arXiv:{VARIANTS[name].cite[0]}")
-        there = sorted(path.parent.name for path in (ROOT / "recipes/conf/image").glob(f"*/{name}.yaml"))
+        there = sorted(path.parent.name for path in (ROOT / "recipes/conf").glob(f"*/*/{name}.yaml"))
         assert settings == (", ".join(there) or "-")
 
 

@@ -173,6 +173,7 @@ class Rough:
     weights: ClassVar[type] = Weights
     batches: ClassVar[type] = Batches
     twice_differentiable: ClassVar[bool] = False
+    on_policy: ClassVar[bool] = False
 
     def choices(self, *, edges: int = 0) -> Space:
         return ToyTask().choices(edges=edges)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nas_apps.core.drawing.page_figures import cell_section, curve_section, weight_section
+from nas_apps.core.drawing.page_figures import along_section, cell_section, curve_section, weight_section
 from nas_apps.core.drawing.page_html import cell, html_page, table
 from nas_apps.core.drawing.page_stage import Stage, read_stages
 from nas_apps.core.drawing.page_text import figure, higher_is_better, seconds, short, title
@@ -30,6 +30,7 @@ def report_page(folder: Path) -> str:
         _warnings(stages),
         _comparison(stages),
         cell_section(stages),
+        along_section(stages),
         curve_section(stages),
         weight_section(stages),
         _by_stage("Cost of the network", stages, "costs", _both),

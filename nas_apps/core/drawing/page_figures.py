@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 from nas_apps.core.drawing.page_stage import Stage, finite
+from nas_apps.core.drawing.page_text import title
 from nas_apps.core.drawing.picture import cell_svg
 from nas_apps.core.drawing.picture_curve import curves_svg
 from nas_apps.core.drawing.picture_weights import Matrix, weights_svg
@@ -17,6 +19,8 @@ ONE_HOT = "_one_hot"
 CLOCKS = ("step", "epoch")
 PLACES = ("train", "valid", "evaluation")
 CHART = (372, 236)
+MOMENT = re.compile(r"epoch_(\d+)_train")
+"""The stage that trains the cell which a search had at the end of an epoch."""
 
 
 def cell_section(stages: Sequence[Stage]) -> str:
@@ -131,7 +135,8 @@ def weight_section(stages: Sequence[Stage]) -> str:
         heading = f"<h3>{escape(stage.name)}</h3>" if len(stages) > 1 else ""
         space = {name: _choice(stage, name, history[0][1]) for name, history in stage.weights.items()}
         pens, kept = option_pens({**(stage.space or {}), **space}), stage.genotype.kept if stage.genotype else {}
-        figures = []
+        means = [(name, history) for name, history in stage.weights.items() if space[name].dag is not None]
+        figures = [f"<figure>{_strengths(name, space[name], history, pens)}</figure>" for name, history in means]
         for name, history in stage.weights.items():
             rows = kept.get(name)
             svg = weights_svg(
@@ -144,6 +149,36 @@ def weight_section(stages: Sequence[Stage]) -> str:
             figures.append(f'<figure class="wide">{svg}</figure>')
         parts.append(f'{heading}<div class="figures">{"".join(figures)}</div>')
     return f"<section><h2>Weights of each choice over time</h2>{''.join(parts)}</section>" if parts else ""
+
+
+def _strengths(name: str, choice: Choice, history: Sequence[tuple[float, Matrix]], pens: Mapping[str, Pen]) -> str:
+    """The weight of each option of a cell over time, as a mean over the edges that have it."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for epoch, matrix in history:
+        seen: dict[str, list[float]] = {}
+        for options, row in zip(choice.rows, matrix, strict=True):
+            for option, weight in zip(options, row, strict=True):
+                seen.setdefault(option, []).append(weight)
+        for option, weights in seen.items():
+            lines.setdefault(option, []).append((epoch, sum(weights) / len(weights)))
+    return curves_svg(f"{name}, mean over edges", lines, x_label="epoch", pens=pens, size=CHART)
+
+
+def along_section(stages: Sequence[Stage]) -> str:
+    """What the cells derived along a search came to: a chart for each metric over the epoch that a cell is of."""
+    moments = [(int(found[1]), stage) for stage in stages if (found := MOMENT.fullmatch(stage.name))]
+    metrics = dict.fromkeys(name for _, stage in moments for name in stage.table("metrics"))
+    charts = []
+    for metric in metrics:
+        told = sorted(
+            (epoch, finite(s.table("metrics")[metric])) for epoch, s in moments if metric in s.table("metrics")
+        )
+        if len(told) > 1 and not metric.endswith("_se"):
+            chart = curves_svg(title(metric), {"trained from scratch": told}, x_label="epoch", size=CHART)
+            charts.append(f"<figure>{chart}</figure>")
+    if not charts:
+        return ""
+    return f'<section><h2>Cells derived along the search</h2><div class="charts">{"".join(charts)}</div></section>'
 
 
 def _choice(stage: Stage, name: str, weights: Matrix) -> Choice:
