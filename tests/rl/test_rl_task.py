@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,7 +15,9 @@ import torch
 import nas_apps
 from nas_apps.core import checkpoint
 from nas_apps.core.config import Recipe, load
+from nas_apps.core.drawing.page import report_page
 from nas_apps.core.errors import UserError
+from nas_apps.core.latency import measure
 from nas_apps.core.space import decided
 from nas_apps.core.variants import VARIANTS
 from nas_apps.tasks.rl.export import load_policy
@@ -58,8 +61,12 @@ def test_a_search_that_ends_anywhere_goes_on_to_the_bit(
     made = small(algorithm, f"variant={variant}", "search.checkpoint_steps=1", "search.logits.lr=0.05")
     nas_apps.search(made, tmp_path / "whole")
     for step in (1, 3, 6):
-        with stopping(step):
-            nas_apps.search(made, tmp_path / f"stopped{step}")
+        child = os.fork()  # what goes on is another process than what stopped
+        if child == 0:
+            with stopping(step):
+                nas_apps.search(made, tmp_path / f"stopped{step}")
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
         nas_apps.search(made, tmp_path / f"stopped{step}", resume=True)
         states = [checkpoint.read(tmp_path / name / "checkpoint.pt") for name in ("whole", f"stopped{step}")]
         assert same(*states) == []
@@ -113,17 +120,48 @@ def test_a_cell_is_trained_exported_and_evaluated_anew(algorithm: str, tmp_path:
         assert torch.equal(value, state[f"network.{name}"])
 
 
+def test_strengths_are_those_of_the_logits_and_are_shown_with_the_cells_along_the_way(tmp_path: Path) -> None:
+    made = small("ppo", "variant=rl_darts", "search.logits.lr=0.05")
+    nas_apps.search(made, tmp_path / "search")
+    lines = [json.loads(line)["weights"] for line in (tmp_path / "search" / "choices.jsonl").read_text().splitlines()]
+    for weights in lines:
+        assert all(sum(row) == pytest.approx(1.0) for row in weights["normal.op"])
+    logits = checkpoint.read(tmp_path / "search" / "checkpoint.pt")["learner"]["arch"]["_logits.normal/op"]
+    assert torch.allclose(torch.tensor(lines[-1]["normal.op"]), logits.softmax(-1))
+    assert (logits != 0).any()
+    page = report_page(tmp_path)
+    assert "normal.op, mean over edges" in page
+    assert "Cells derived along the search" not in page
+    for epoch in (0, 2):
+        genotype = nas_apps.Genotype.load(tmp_path / "search" / "genotypes" / f"epoch_{epoch:03d}.json")
+        nas_apps.train(made, genotype, tmp_path / f"epoch_{epoch:03d}_train")
+    assert "Cells derived along the search" in report_page(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def latency(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What predicts the latency of the small networks."""
+    out = tmp_path_factory.mktemp("latency") / "latency.safetensors"
+    measure(small("ppo", "variant=darts"), out, cells=10)
+    return out
+
+
 REFUSED = {
     "ppo": {"rome_v1": "samples", "rome_v2": "samples", "msg_das": "sub-graphs", "p_darts": "drop", "rapdarts": "drop"},
     "rainbow": {},
 }
 
 
-@pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in ("la_darts", "darts_2nd")])
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("algorithm", PHASE)
-def test_every_method_searches_or_is_refused_with_the_reason(algorithm: str, variant: str, tmp_path: Path) -> None:
-    given = [f"variant={variant}", "search.data.episodes=2"]
-    if variant in ("darts_es", "darts_ada"):
+def test_every_method_searches_or_is_refused_with_the_reason(
+    algorithm: str, variant: str, latency: Path, tmp_path: Path
+) -> None:
+    given = [f"variant={variant}", "search.data.episodes=2", f"search.latency.file={latency}"]
+    if variant in ("darts_2nd", "darts_es", "darts_ada"):
+        with pytest.raises(UserError, match=r"^variant.schedule: the look-ahead"):
+            nas_apps.search(small(algorithm, *given), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
         given += ["search.weights.optimizer=sgd"]
     if variant in REFUSED[algorithm]:
         with pytest.raises(UserError, match=REFUSED[algorithm][variant]):
