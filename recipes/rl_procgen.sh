@@ -16,8 +16,10 @@ chosen() {
   [ -z "$data$transfer" ] || { echo "$recipe: no --data and no --transfer-data: the games make their own" >&2; exit 2; }
   [ -z "$game" ] || override "task.game=$game"
   [ -z "$mode" ] || override "task.mode=$mode"
+  [ "$mode" != hard ] || override task.levels=500 # as the benchmark has it
   [ -z "$transfer_game" ] || transfer_set "task.game=$transfer_game"
   [ -z "$transfer_mode" ] || transfer_set "task.mode=$transfer_mode"
+  [ "$transfer_mode" != hard ] || transfer_set task.levels=500
   label=_${game:-starpilot}${mode:+_$mode}_$dataset
 }
 . "$(dirname "$0")/run_stages.sh"

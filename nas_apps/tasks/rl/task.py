@@ -238,7 +238,10 @@ class RLTask:
 
 @lru_cache(maxsize=4)
 def _look(game: str, mode: str) -> tuple[tuple[int, int, int], int]:
-    env = make_env(game, 1, seed=0, mode=mode)
+    try:
+        env = make_env(game, 1, seed=0, mode=mode)
+    except UserError as error:
+        raise UserError(f"task.{error}") from None
     size, actions = env.single_observation_space.shape, int(env.single_action_space.n)
     env.close()
     return size, actions
