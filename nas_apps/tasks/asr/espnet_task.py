@@ -1,0 +1,41 @@
+"""ESPnet's ASR task with our encoder among its choices. Importing this imports all of ESPnet: seconds."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from nas_apps.tasks.asr.encoder import DartsConformerEncoder, read_genotype
+from nas_apps.tasks.asr.quiet import quiet
+
+with quiet(tasks=True):
+    from espnet2.tasks.asr import ASRTask, encoder_choices
+
+NAME = "darts_conformer"
+
+
+def register() -> None:
+    """Make `encoder: darts_conformer` a choice of ESPnet's, in this process."""
+    encoder_choices.classes[NAME] = DartsConformerEncoder
+
+
+class Task(ASRTask):
+    """The task that our entry point trains. A class of a module that can be imported: training on several devices
+    starts a process for each, which finds the class by its name and calls `main_worker`."""
+
+    @classmethod
+    def get_parser(cls) -> Any:
+        register()
+        return super().get_parser()
+
+    @classmethod
+    def print_config(cls, file: Any = None) -> None:
+        super().print_config(file or sys.stdout)  # ESPnet's own default is what stdout was while it was imported
+
+    @classmethod
+    def main_worker(cls, args: Any) -> None:
+        register()
+        if args.encoder == NAME:  # config.yaml is written after this, and has the genotype itself in it, not its file
+            conf = args.encoder_conf
+            args.encoder_conf = {**conf, "genotype": read_genotype(conf.get("genotype", "conformer")).to_json()}
+        super().main_worker(args)
