@@ -53,6 +53,10 @@ def test_blanks_count_on_neither_side() -> None:
     assert cer(["天 地\u3000人"], ["天地 人 "]).rate == 0
 
 
+def test_an_unknown_is_one_character() -> None:
+    assert cer(["天地人"], ["天<unk>人"]).substitutions == cer(["天地人"], ["天<unk>人"]).errors == 1
+
+
 def test_the_rate_without_a_character_is_zero_or_infinite() -> None:
     assert cer(["", ""], ["", ""]).rate == 0
     assert cer([""], ["天"]).rate == inf

@@ -41,12 +41,12 @@ class Figures:
 
 
 def cer(references: Sequence[str], hypotheses: Sequence[str]) -> Figures:
-    """The errors of hypotheses, each against its reference; blanks count on neither side.
+    """The errors of hypotheses, each against its reference; blanks count on neither side, and `<unk>` is one character.
 
     >>> cer(["a b c", "de"], ["abxc", "d"])
     Figures(characters=5, insertions=1, deletions=1, substitutions=0, sentences=2, wrong=2)
     """
-    pairs = [("".join(r.split()), "".join(h.split())) for r, h in zip(references, hypotheses, strict=True)]
+    pairs = [(_characters(r), _characters(h)) for r, h in zip(references, hypotheses, strict=True)]
     found = [edits(*pair) for pair in pairs]
     insertions, deletions, substitutions = (sum(kind) for kind in zip((0, 0, 0), *found, strict=True))
     characters, wrong = sum(len(r) for r, _ in pairs), sum(any(edit) for edit in found)
@@ -71,3 +71,7 @@ def edits(reference: Sequence[object], hypothesis: Sequence[object]) -> tuple[in
     longer = len(hypothesis) - len(reference)  # insertions less deletions
     moved = errors - substitutions
     return (moved + longer) // 2, (moved - longer) // 2, substitutions
+
+
+def _characters(text: str) -> str:
+    return "".join(text.split()).replace("<unk>", "\ufffd")

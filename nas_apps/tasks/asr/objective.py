@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, final
 
 from torch import nn
 
-from nas_apps.core.task import Outcome
+from nas_apps.core.task import Outcome, Stream
 from nas_apps.tasks.asr.model import ESPnetASRModel
 
 AUGMENT = "augment"
@@ -17,8 +17,8 @@ AUGMENT = "augment"
 class SpeechObjective(nn.Module):
     """The share of CTC and of the decoder with smoothed labels (arXiv:1609.06773), as `ESPnetASRModel.forward` has it.
 
-    Streams for the architecture say `AUGMENT: False`: it learns from features as they are, the weights from masked
-    ones. There is no second derivative: CTC has none.
+    The weights learn from masked features, the architecture from features as they are: those of a stream that is
+    `Plain`. There is no second derivative: CTC has none.
     """
 
     def __init__(self, network: ESPnetASRModel) -> None:
@@ -38,3 +38,27 @@ class SpeechObjective(nn.Module):
         names = {"ctc_loss": "loss_ctc", "attention_loss": "loss_att", "accuracy": "acc"}
         found = {name: stats[theirs].squeeze() for name, theirs in names.items()}
         return Outcome(loss.squeeze(), found, len(batch["speech"]))
+
+
+@final
+class Plain:
+    """A stream whose batches say that their features are not to be masked."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    @property
+    def cycle(self) -> int:
+        """That of the stream."""
+        return self._stream.cycle
+
+    def __next__(self) -> dict[str, Any]:
+        return {**next(self._stream), AUGMENT: False}
+
+    def state_dict(self) -> dict[str, Any]:
+        """That of the stream."""
+        return self._stream.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up where the stream was."""
+        self._stream.load_state_dict(state)
