@@ -1,0 +1,64 @@
+"""What a recogniser is trained for: the loss of ESPnet's model as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, final
+
+from torch import nn
+
+from nas_apps.core.task import Outcome, Stream
+from nas_apps.tasks.asr.model import ESPnetASRModel
+
+AUGMENT = "augment"
+"""The entry of a batch that says whether its features are masked, in training mode; they are where there is none."""
+
+
+class SpeechObjective(nn.Module):
+    """The share of CTC and of the decoder with smoothed labels (arXiv:1609.06773), as `ESPnetASRModel.forward` has it.
+
+    The weights learn from masked features, the architecture from features as they are: those of a stream that is
+    `Plain`. There is no second derivative: CTC has none.
+    """
+
+    def __init__(self, network: ESPnetASRModel) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: Mapping[str, Any]) -> Outcome:
+        """The outcome of "speech" `[B, T, mel bands]` with "text" `[B, L]`, padded with -1, and the lengths `[B]` of
+        both. accuracy: of the decoder's next character while it is shown those before, over a batch's characters."""
+        network, masks = self.network, self.network.specaug
+        given = {name: batch[name] for name in ("speech_lengths", "text", "text_lengths")}
+        network.specaug = masks if batch.get(AUGMENT, True) else None
+        try:
+            loss, stats, _ = network(batch["speech"].clone(), **given)  # masks and means are written into what it gets
+        finally:
+            network.specaug = masks
+        names = {"ctc_loss": "loss_ctc", "attention_loss": "loss_att", "accuracy": "acc"}
+        found = {name: stats[theirs].squeeze() for name, theirs in names.items()}
+        return Outcome(loss.squeeze(), found, len(batch["speech"]))
+
+
+@final
+class Plain:
+    """A stream whose batches say that their features are not to be masked."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    @property
+    def cycle(self) -> int:
+        """That of the stream."""
+        return self._stream.cycle
+
+    def __next__(self) -> dict[str, Any]:
+        return {**next(self._stream), AUGMENT: False}
+
+    def state_dict(self) -> dict[str, Any]:
+        """That of the stream."""
+        return self._stream.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up where the stream was."""
+        self._stream.load_state_dict(state)
