@@ -1,0 +1,74 @@
+"""A trained recogniser as ESPnet's own decoding takes it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from nas_apps.core import files
+from nas_apps.core.genotype import Genotype
+from nas_apps.tasks.asr.encoder import Network, encoder_conf
+from nas_apps.tasks.asr.model import Model, espnet_config
+
+
+def write(
+    folder: Path,
+    network: nn.Module,
+    genotype: Genotype,
+    encoder: Network,
+    model: Model,
+    *,
+    tokens: Sequence[str],
+    frontend: Mapping[str, Any],
+    statistics: Path | None,
+) -> None:
+    """Write config.yaml and model.pth: `python -m nas_apps.tasks.asr.espnet infer --asr_train_config config.yaml
+    --asr_model_file model.pth ...` decodes recordings with them. What features are made of has no weights, so the
+    network that was trained on features is the one that ESPnet runs on recordings.
+    """
+    if statistics is not None:
+        there = folder / "feats_stats.npz"
+        files.write(there, statistics.read_bytes())
+        statistics = there.absolute()
+    config = {
+        "token_list": list(tokens),
+        "token_type": "char",
+        "input_size": None,
+        "init": None,
+        "frontend": "default",
+        "frontend_conf": dict(frontend),
+        "encoder": "darts_conformer",
+        "encoder_conf": encoder_conf(genotype, encoder),
+        "model": "espnet",
+        **espnet_config(model, statistics),
+        **_REST,
+    }
+    buffer = io.BytesIO()
+    torch.save(network.state_dict(), buffer)
+    files.write(folder / "model.pth", buffer.getbuffer())
+    files.write_text(folder / "config.yaml", yaml.safe_dump(config, allow_unicode=True, sort_keys=False))
+
+
+_REST: Mapping[str, Any] = {
+    "preencoder": None,
+    "preencoder_conf": {},
+    "postencoder": None,
+    "postencoder_conf": {},
+    "joint_net_conf": None,
+    "use_preprocessor": True,
+    "preprocessor": "default",
+    "preprocessor_conf": {},
+    "bpemodel": None,
+    "non_linguistic_symbols": None,
+    "cleaner": None,
+    "g2p": None,
+    "rir_scp": None,
+    "noise_scp": None,
+}
+"""What ESPnet's task asks of a config besides, as its own defaults have it."""
