@@ -68,7 +68,5 @@ _REST: Mapping[str, Any] = {
     "non_linguistic_symbols": None,
     "cleaner": None,
     "g2p": None,
-    "rir_scp": None,
-    "noise_scp": None,
 }
 """What ESPnet's task asks of a config besides, as its own defaults have it."""
