@@ -79,15 +79,14 @@ def test_an_epoch_serves_no_utterance_twice_and_leaves_out_others_each_time(many
 
 def test_utterances_of_a_batch_are_of_about_one_length_and_batches_in_no_order() -> None:
     many = speech(np.random.default_rng(0).integers(20, 400, 1000).tolist())
-    batches = [next(Batches(many, 10, CPU, seed=seed)) for seed in range(5)]
     stream = Batches(many, 10, CPU, seed=0)
     batches = [next(stream) for _ in range(stream.epoch)]
     padding = 1 - sum(int(b["speech_lengths"].sum()) for b in batches) / sum(
         b["speech"][..., 0].numel() for b in batches
     )
     assert padding < 0.08  # in batches that are not sorted it is .45
-    longest = torch.tensor([int(b["speech"].shape[1]) for b in batches]).float()
-    assert abs(float(torch.corrcoef(torch.stack([longest, torch.arange(len(longest)).float()]))[0, 1])) < 0.25
+    longest = torch.tensor([float(b["speech"].shape[1]) for b in batches])
+    assert abs(float(torch.corrcoef(torch.stack([longest[1:], longest[:-1]]))[0, 1])) < 0.3  # with its neighbour
 
 
 def test_the_order_is_a_function_of_seed_use_and_epoch(many: Speech) -> None:

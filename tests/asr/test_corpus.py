@@ -77,12 +77,22 @@ def test_wavs_without_a_transcript_are_left_out_and_counted(aishell: Path) -> No
     }
     assert [u.id for u in corpus.train] == ["BAC009Sa0W1", "BAC009Sb0W0", "BAC009Sb0W1"]
     assert {u.speaker for u in corpus.test} == {"Sa2"}
+    assert corpus.notices()[0] == f"{aishell}: wavs without a transcript: 1 left out"
+
+
+def test_one_file_at_fault_does_not_decide_the_sample_rate(aishell: Path) -> None:
+    first, second = (aishell / "wav" / "train" / "Sa0" / f"BAC009Sa0W{n}.wav" for n in range(2))
+    soundfile.write(first, np.zeros(800), 8000)
+    assert read_corpus(aishell).sample_rate == 16000
+    first.unlink()
+    second.write_text("no audio")
+    assert read_corpus(aishell).sample_rate == 16000
 
 
 def test_only_lists_are_read(aishell: Path) -> None:
     expected = read_corpus(aishell)
     for number, path in enumerate(sorted((aishell / "wav").rglob("*.wav"))):
-        if "Sa0W0" not in path.name:  # the one that says the sample rate
+        if "Sb0W1" not in path.name:  # the one that says the sample rate
             path.write_bytes(b"" if number % 2 else b"no audio")
     assert read_corpus(aishell) == expected
 
@@ -155,7 +165,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a list of something else": (lambda root: (root / "WenetSpeech.json").write_text("[1]"), "is not WenetSpeech's"),
     "audio that is not there": (
-        lambda root: kaldi(root) and (root / "train" / "a.wav").unlink(),
+        lambda root: kaldi(root, scp="train1 a.wav\n") and (root / "train" / "a.wav").unlink(),
         r"a\.wav: is not there; the lists of the corpus say it is",
     ),
 }
