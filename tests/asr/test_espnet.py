@@ -16,7 +16,9 @@ from nas_apps.core.genotype import Genotype
 from nas_apps.core.parts.derive import Random
 
 pytest.importorskip("espnet")
-soundfile = pytest.importorskip("soundfile")
+pytest.importorskip("soundfile")
+
+import soundfile
 
 from nas_apps.tasks.asr.encoder import DartsConformerEncoder, Network, encoder_conf
 from nas_apps.tasks.asr.quiet import quiet
@@ -62,6 +64,7 @@ def built(conf: dict[str, Any]) -> ESPnetASRModel:
     return ESPnetASRModel(len(TOKENS), TOKENS, None, None, None, None, encoder, None, decoder, ctc, None)
 
 
+@pytest.mark.slow
 def test_a_model_is_rebuilt_from_config_yaml_in_another_process_with_the_same_logits(tmp_path: Path) -> None:
     conf = encoder_conf(genotype(), Network(cells=2, width=16))
     model, batch = built(conf).eval(), (torch.randn(2, 60, 80), torch.tensor([60, 43]))
@@ -167,19 +170,9 @@ def test_a_process_that_espnet_spawns_knows_our_encoder(corpus: Path, tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("conf", "message"),
-    [
-        (
-            "linear_units=2048",
-            "nas-apps: encoder_conf: no 'linear_units'; allowed: attention_dropout_rate, cell_output",
-        ),
-        ("genotype=missing.json", "nas-apps: missing.json: cannot read a genotype: No such file or directory"),
-    ],
-)
-def test_a_mistake_in_the_encoders_settings_is_one_line(corpus: Path, tmp_path: Path, conf: str, message: str) -> None:
-    arguments = training(corpus, tmp_path / "exp", "--log_level", "ERROR", "--encoder_conf", conf)
+def test_a_setting_that_our_encoder_has_not_is_refused_in_one_line(corpus: Path, tmp_path: Path) -> None:
+    arguments = training(corpus, tmp_path / "exp", "--log_level", "ERROR", "--encoder_conf", "linear_units=2048")
     done = python("-m", "nas_apps.tasks.asr.espnet", "train", *arguments)
-    command, error = done.stderr.splitlines()  # ESPnet begins with the command line
-    assert error.startswith(message)
+    _, error = done.stderr.splitlines()  # ESPnet begins with the command line
+    assert error.startswith("nas-apps: encoder_conf: no 'linear_units'; allowed: attention_dropout_rate, cell_output")
     assert done.returncode == 2
