@@ -12,11 +12,6 @@ if __name__ == "__main__":
     if arguments[:1] != ["-m"] or not "".join(arguments[1:2]).startswith("espnet2.bin.asr_"):
         os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606
 
-    from nas_apps.console import fail
-    from nas_apps.core.errors import UserError
     from nas_apps.tasks.asr.espnet import run
 
-    try:
-        run(arguments[1], arguments[2:])
-    except UserError as error:
-        fail(str(error))
+    run(arguments[1], arguments[2:])

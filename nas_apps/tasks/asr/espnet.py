@@ -8,9 +8,10 @@ For what starts ESPnet's modules itself, such as asr.sh, scripts/espnet_python.p
 
 from __future__ import annotations
 
-import runpy
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
 
 from nas_apps.console import fail
 from nas_apps.core.errors import UserError, require, unknown
@@ -20,30 +21,25 @@ VERBS = {"train": "espnet2.bin.asr_train", "infer": "espnet2.bin.asr_inference"}
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run a verb with the arguments of ESPnet's module. A user's mistake is one line and status 2."""
-    try:
-        require("espnet2", extra="asr")
-        if not arguments or arguments[0] not in VERBS:
-            raise unknown("verb", arguments[0] if arguments else "", VERBS)
-        run(VERBS[arguments[0]], arguments[1:])
-    except UserError as error:
-        fail(str(error))
+    """Run a verb with the arguments of ESPnet's module."""
+    if not arguments or arguments[0] not in VERBS:
+        fail(str(unknown("verb", arguments[0] if arguments else "", VERBS)))
+    run(VERBS[arguments[0]], arguments[1:])
 
 
 def run(module: str, arguments: Sequence[str]) -> None:
-    """Run a module of ESPnet as `python -m module arguments` would, with our encoder among the choices."""
-    from nas_apps.tasks.asr import espnet_task
+    """Do what `python -m module arguments` does, for a module of ESPnet's speech recognition, with our encoder among
+    the choices. A user's mistake is one line and status 2."""
+    try:
+        require("espnet2", extra="asr")
+        from nas_apps.tasks.asr import espnet_task
 
-    espnet_task.register()
-    if module == VERBS["train"]:
-        espnet_task.Task.main(cmd=arguments)
-    elif module == VERBS["infer"]:
+        espnet_task.register()
         with quiet(tasks=True):
-            from espnet2.bin import asr_inference
-        asr_inference.main(cmd=arguments)
-    else:
-        sys.argv = [module, *arguments]
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+            runs: Any = espnet_task.Task if module == VERBS["train"] else import_module(module)
+        runs.main(cmd=arguments)
+    except UserError as error:
+        fail(str(error))
 
 
 if __name__ == "__main__":

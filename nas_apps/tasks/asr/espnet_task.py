@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from typing import Any
 
+from nas_apps.core.errors import unknown
 from nas_apps.tasks.asr.encoder import DartsConformerEncoder, read_genotype
 from nas_apps.tasks.asr.quiet import quiet
 
@@ -35,7 +37,15 @@ class Task(ASRTask):
     @classmethod
     def main_worker(cls, args: Any) -> None:
         register()
-        if args.encoder == NAME:  # config.yaml is written after this, and has the genotype itself in it, not its file
-            conf = args.encoder_conf
-            args.encoder_conf = {**conf, "genotype": read_genotype(conf.get("genotype", "conformer")).to_json()}
+        if args.encoder == NAME:
+            args.encoder_conf = _portable(args.encoder_conf)
         super().main_worker(args)
+
+
+def _portable(conf: dict[str, Any]) -> dict[str, Any]:
+    """The settings of our encoder with the genotype itself in them, and not its file: what config.yaml then holds."""
+    allowed = list(inspect.signature(DartsConformerEncoder).parameters)[1:]
+    for key in conf:
+        if key not in allowed:
+            raise unknown("encoder_conf", key, allowed)
+    return {**conf, "genotype": read_genotype(conf.get("genotype", "conformer")).to_json()}

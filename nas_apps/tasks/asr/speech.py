@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -85,11 +86,13 @@ class Source:
         utterances: tuple[Utterance, ...] = getattr(self.corpus, part)
         return speech_of(utterances[:most], self.features(part), self.tokens, training=False)
 
-    def say_faults(self, speech: Speech, part: str) -> None:
-        """Tell the user what is left out of a part, and which characters of it cannot be said."""
-        notices = speech.notices(part)
-        unknown = self.tokens.notice(part, [u.text for u in speech.utterances])
-        for notice in [*notices, *([unknown] if unknown else [])]:
+    def say_faults(self, parts: Mapping[str, Speech]) -> None:
+        """Tell the user what is left out of the corpus and of these parts of it, and what cannot be said."""
+        notices = [*self.corpus.notices(), *(n for name, speech in parts.items() for n in speech.notices(name))]
+        for part in ("dev", "test"):
+            unknown = self.tokens.notice(part, [u.text for u in getattr(self.corpus, part)])
+            notices += [unknown] if unknown else []
+        for notice in notices:
             logs.say(notice)
 
 

@@ -117,8 +117,7 @@ class ASRTask:
         source = self._source()
         parts = source.train(self.train_share, split=halves)
         if runtime.leads:
-            for name, speech in zip(("train", "train, the architecture's half"), parts, strict=False):
-                source.say_faults(speech, name)
+            source.say_faults(dict(zip(("train", "train, the architecture's half"), parts, strict=False)))
         seed = mix(seed, phase.name == "train")
         train = Batches(parts[0], phase.batch_size, runtime, seed=seed)
         if not halves:
@@ -191,16 +190,18 @@ class ASRTask:
             greedy = ctc_greedy(network, batch["speech"], lengths)
             decode = source.tokens.decode
             said += [(u.text, decode(h), decode(g)) for u, h, g in zip(utterances, heard, greedy, strict=True)]
-        everyone = [one for mine in runtime.gather(said) for one in mine]
+        heard_by_all = [one for mine in runtime.gather(said) for one in mine]
         totals = runtime.gather(sums)
-        figures, paths = (cer([r for r, *_ in everyone], [one[k] for one in everyone]) for k in (1, 2))
+        lost = [(u.text, "", "") for found in speech.left_out.values() for u in found]  # nothing is said of them
+        pairs = heard_by_all + lost
+        figures, paths = (cer([r for r, *_ in pairs], [pair[k] for pair in pairs]) for k in (1, 2))
         return {
             "cer": figures.rate,
             "insertions": figures.insertions,
             "deletions": figures.deletions,
             "substitutions": figures.substitutions,
             "cer_ctc_greedy": paths.rate,
-            **{name: sum(total[name] for total in totals) / len(everyone) for name in sums},
+            **{name: sum(total[name] for total in totals) / len(heard_by_all) for name in sums},
         }
 
 
