@@ -174,6 +174,14 @@ def test_an_utterance_is_the_same_whatever_it_is_padded_to(space: ASRSpace) -> N
                 assert torch.allclose(together[row : row + 1, :count], alone, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("space", SPACES, ids=NAMES)
+def test_without_padding_masks_change_nothing(space: ASRSpace) -> None:
+    networks = [shaken(fixed(space, drawn(space, 0), settings)).eval() for settings in (SMALL, EXACT)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    batch = speech(61, 61)
+    assert torch.equal(networks[0](*batch)[0], networks[1](*batch)[0])
+
+
 @pytest.mark.skipif(MASKS_ITSELF, reason="this ESPnet masks by itself")
 @pytest.mark.usefixtures("double")
 def test_without_masks_padding_changes_lengths_and_results_as_in_espnet_202511() -> None:
@@ -215,6 +223,14 @@ def test_partial_channels_run_and_a_width_they_cannot_split_is_refused() -> None
     assert y.isfinite().all()
     with pytest.raises(UserError, match="^mhsa_8: got 4 channels; allowed: a multiple of its 8 heads$"):
         CellEncoder(Mixed(arch, Partial(4)), space, SMALL, 80)
+
+
+def test_the_mean_of_the_nodes_is_the_output_where_that_is_asked_for() -> None:
+    space = ASRSpace(nodes=3)
+    cell = fixed(space, drawn(space, 0), Network(cells=1, width=16, output="mean")).eval().cells[0]
+    x, mask, pos_emb = torch.randn(1, 5, 16), torch.ones(1, 1, 5).bool(), torch.randn(1, 9, 16)
+    states = torch.stack(cell.inner(x, context=(mask, pos_emb)))
+    assert torch.allclose(cell(x, mask, pos_emb), cell.norm(states.mean(0)), atol=1e-6)
 
 
 def test_what_does_not_lead_to_the_last_node_is_not_built() -> None:

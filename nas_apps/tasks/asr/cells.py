@@ -29,7 +29,7 @@ class GraphCell(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor, pos_emb: Tensor) -> Tensor:
         states: list[Tensor] = self.inner(x, context=(mask, pos_emb))
-        y = states[-1] if self.output == "last" else reduce(torch.add, states) / len(states)
+        y = states[-1] if self.output == "last" else reduce(torch.add, states)  # a norm makes no more of their mean
         normed: Tensor = self.norm(y)
         return normed
 

@@ -36,8 +36,9 @@ class Network:
     """The settings of an encoder; as they are, those of ESPnet's larger AISHELL recipe (train_asr_conformer_e12_amp).
 
     width: of every frame, a multiple of 8. output: of a cell, its last node or the mean of its nodes, which the space
-    "module" has not. position_dropout: of the frames and positions that reach the first cell. masked: an utterance's
-    result is the same whatever it is padded to; without, it is what ESPnet 202511 computes, which depends on that.
+    "module" has not. position_dropout: of the frames and positions that reach the first cell. masked: in evaluation, an
+    utterance's result is the same whatever it is padded to; without, it is what ESPnet 202511 computes, which depends
+    on that. In training, batch norms see the padding either way.
     """
 
     cells: int = 12

@@ -85,6 +85,7 @@ def find(name: str, space: ASRSpace) -> Genotype:
     if name not in CONFORMERS:
         raise unknown("genotype", name, [*CONFORMERS, "<file>.json"])
     chain = ("ffn_8", "mhsa_4", CONFORMERS[name], "ffn_8")
+    kept: dict[str, tuple[tuple[str, ...], ...]]
     if space.name == "module":
         kept = {kind: tuple((op,) for op, (k, _) in zip(chain, PLACES, strict=True) if k == kind) for kind in _KINDS}
     else:
