@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import replace
+from typing import Any
 
 from nas_apps.core.config import Recipe
 from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
 from nas_apps.core.price import derived
-from nas_apps.core.task import Widens
+from nas_apps.core.task import Resizes
 
-FACTOR, HALVINGS = 8.0, 12
+MOST = 0.1
+"""How far from as large a network may be, as a share."""
 
 
-def widened_like(recipe: Recipe, genotype: Genotype, params: int) -> Recipe:
-    """The recipe whose final network of `genotype` has about `params` parameters, as near as whole widths allow.
+def resized_like(recipe: Recipe, genotype: Genotype, params: int) -> Recipe:
+    """The recipe whose final network of `genotype` has about `params` parameters, as near as its sizes allow.
 
     Raises:
-        UserError: the task's networks cannot be widened, or not as far.
+        UserError: the task's networks have one size, or none of their sizes is near.
     """
     network = recipe.train.network
-    if not isinstance(network, Widens):
-        raise UserError("train.network: the networks of this task have no width that could be changed")
+    if not isinstance(network, Resizes):
+        raise UserError("train.network: the networks of this task are of one size")
 
-    def size(times: float) -> int:
-        phase = replace(recipe.train, network=network.wider(times))
-        return sum(p.numel() for p in derived(recipe.task, genotype, phase)[0].parameters())
+    def size(settings: Any) -> int:
+        built, _ = derived(recipe.task, genotype, replace(recipe.train, network=settings))
+        return sum(p.numel() for p in built.parameters())
 
-    narrow = wide = 1.0
-    while size(wide) < params and wide < FACTOR:
-        narrow, wide = wide, 2 * wide
-    while size(narrow) > params and narrow > 1 / FACTOR:
-        narrow, wide = narrow / 2, narrow
-    if not size(narrow) <= params <= size(wide):
+    found: dict[Any, int] = {}
+    for row in network.sizes():
+        at = min(bisect_left(row, params, key=size), len(row) - 1)
+        found |= {settings: size(settings) for settings in row[max(at - 1, 0) : at + 1]}
+    best = min(found, key=lambda settings: abs(found[settings] - params))
+    if abs(found[best] - params) > MOST * params:
         raise UserError(
-            f"train.network: {size(1.0):,} parameters with this cell, and {params:,} are asked for; allowed: what an "
-            f"eighth to {FACTOR:g} times its width has"
+            f"train.network: {params:,} parameters are asked for, and {found[best]:,} are the nearest with this cell; "
+            "allowed: a train.network whose size is nearer to that"
         )
-    for _ in range(HALVINGS):
-        middle = (narrow + wide) / 2
-        narrow, wide = (middle, wide) if size(middle) <= params else (narrow, middle)
-    times = min((narrow, wide), key=lambda times: abs(size(times) - params))
-    return replace(recipe, train=replace(recipe.train, network=network.wider(times)))
+    return replace(recipe, train=replace(recipe.train, network=best))

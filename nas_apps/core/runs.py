@@ -18,7 +18,7 @@ from nas_apps.core.errors import UserError
 from nas_apps.core.folder import check, claim, hold, read_recipe
 from nas_apps.core.genotype import Genotype
 from nas_apps.core.learners import train_learner
-from nas_apps.core.likeness import widened_like
+from nas_apps.core.likeness import resized_like
 from nas_apps.core.loop import run
 from nas_apps.core.parts.schedule import WeightsOnly
 from nas_apps.core.price import derived
@@ -145,7 +145,7 @@ def as_large(recipe: Recipe, genotype: Genotype, folder: str | Path) -> Recipe:
     """The recipe with a final network of this genotype about as large as the one trained in a run folder."""
     other = read_recipe(Path(folder))
     network, _ = derived(other.task, Genotype.load(Path(folder) / "genotype.json"), other.train)
-    return widened_like(recipe, genotype, sum(p.numel() for p in network.parameters()))
+    return resized_like(recipe, genotype, sum(p.numel() for p in network.parameters()))
 
 
 def _same_genotype(folder: Path, genotype: Genotype) -> None:

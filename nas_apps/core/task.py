@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -88,11 +88,11 @@ class Deepens(Protocol):
 
 
 @runtime_checkable
-class Widens(Protocol):
-    """Settings of a network that can be wider."""
+class Resizes(Protocol):
+    """Settings of a network that can be of other sizes."""
 
-    def wider(self, times: float) -> Any:
-        """The same settings with about as many times the width, and never narrower for a larger number."""
+    def sizes(self) -> Iterator[list[Any]]:
+        """The same settings in other sizes: rows of them, each from small to large."""
         ...
 
 
@@ -102,7 +102,7 @@ class Task(Protocol):
 
     network: ClassVar[type]
     """The dataclass of a phase's network settings: the keys under `search.network` and `train.network`. It
-    may be one that `Deepens`, and one that `Widens`."""
+    may be one that `Deepens`, and one that `Resizes`."""
 
     weights: ClassVar[type]
     """The dataclass of a phase's optimiser settings: the keys under `search.weights` and `train.weights`."""

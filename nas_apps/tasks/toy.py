@@ -7,7 +7,7 @@ derivatives can be compared): the tests' task, and a template for a new one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -78,9 +78,9 @@ class Network:
         """As many times the cells, and at least one."""
         return replace(self, cells=max(round(self.cells * times), 1))
 
-    def wider(self, times: float) -> Network:
-        """About as many times the channels, and at least one."""
-        return replace(self, channels=max(round(self.channels * times), 1))
+    def sizes(self) -> Iterator[list[Network]]:
+        """Any number of channels up to eight times as many."""
+        yield [replace(self, channels=channels) for channels in range(1, 8 * self.channels + 1)]
 
 
 @dataclass(frozen=True)

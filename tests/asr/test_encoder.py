@@ -14,7 +14,7 @@ from nas_apps.core.genotype import Genotype
 from nas_apps.core.parts.derive import Random
 from nas_apps.core.parts.relax import Softmax
 from nas_apps.core.parts.wiring import Full, Partial
-from nas_apps.core.task import Deepens, Widens
+from nas_apps.core.task import Deepens, Resizes
 
 pytest.importorskip("espnet")
 
@@ -289,13 +289,12 @@ def test_the_defaults_of_espnets_encoder_choice_are_the_defaults_of_the_network(
 def test_settings_grow_with_what_they_are_multiplied_with() -> None:
     settings = Network(cells=6, width=64)
     assert isinstance(settings, Deepens)
-    assert isinstance(settings, Widens)
+    assert isinstance(settings, Resizes)
     assert [settings.deeper(t).cells for t in (0.01, 0.5, 1.0, 1.3)] == [1, 3, 6, 8]
-    widths = [settings.wider(t / 20).width for t in range(1, 60)]
-    assert widths == sorted(widths)
-    assert {width % 8 for width in widths} == {0}
-    assert settings.wider(1.0) == settings
-    assert widths[0] == 8
+    rows = list(settings.sizes())
+    assert [row[0].cells for row in rows] == list(range(3, 13))
+    assert all([n.width for n in row] == list(range(32, 129, 8)) for row in rows)
+    assert sum(settings == other for row in rows for other in row) == 1
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -61,9 +61,11 @@ class Network:
         """As many times the cells, and at least one."""
         return replace(self, cells=max(round(self.cells * times), 1))
 
-    def wider(self, times: float) -> Network:
-        """About as many times the width, in steps of 8."""
-        return replace(self, width=8 * max(round(self.width * times / 8), 1))
+    def sizes(self) -> Iterator[list[Network]]:
+        """From half to twice as many cells, each of widths from half to twice the width, in steps of 8."""
+        widths = range(8 * -(-self.width // 16), 2 * self.width + 1, 8)
+        for cells in range((self.cells + 1) // 2, 2 * self.cells + 1):
+            yield [replace(self, cells=cells, width=width) for width in widths]
 
 
 class CellEncoder(AbsEncoder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -48,9 +49,10 @@ class Recogniser:
         """As many times the cells of the encoder."""
         return replace(self, encoder=self.encoder.deeper(times))
 
-    def wider(self, times: float) -> Recogniser:
-        """About as many times the width of the encoder, which the decoder shares."""
-        return replace(self, encoder=self.encoder.wider(times))
+    def sizes(self) -> Iterator[list[Recogniser]]:
+        """Those of the encoder, whose width the decoder shares."""
+        for row in self.encoder.sizes():
+            yield [replace(self, encoder=encoder) for encoder in row]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -48,9 +48,9 @@ class Network:
         """As many times the cells, and at least one."""
         return replace(self, cells=max(round(self.cells * times), 1))
 
-    def wider(self, times: float) -> Network:
-        """About as many times the channels, and at least two."""
-        return replace(self, channels=max(round(self.channels * times), 2))
+    def sizes(self) -> Iterator[list[Network]]:
+        """Any number of channels from two to four times as many."""
+        yield [replace(self, channels=channels) for channels in range(2, 4 * self.channels + 1)]
 
 
 def refuse_extras(settings: Network, space: str) -> None:

@@ -5,6 +5,7 @@ Layers begin as torch begins them, but for the heads of `ActorCritic`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from typing import Any, Literal
@@ -47,9 +48,10 @@ class Network:
         """As many times the cells, and at least one a stage."""
         return replace(self, cells=max(round(self.cells * times), 1))
 
-    def wider(self, times: float) -> Network:
-        """About as many times the channels, and at least one."""
-        return replace(self, channels=tuple(max(round(c * times), 1) for c in self.channels))
+    def sizes(self) -> Iterator[list[Network]]:
+        """From an eighth to eight times the channels."""
+        widths = (2 ** (k / 24) for k in range(-72, 73))
+        yield [replace(self, channels=tuple(max(round(c * times), 1) for c in self.channels)) for times in widths]
 
 
 class Encoder(nn.Module):
