@@ -173,7 +173,8 @@ def main(
         taken = seconds(ready, runtime, repeats)
         typer.echo(
             f"{device_name(runtime.device)}, torch {torch.__version__}, {'bf16' if runtime.bf16 else 'fp32'}; {sizes}; "
-            f"{len(ops.split(','))} options an edge; {repeats} steps; a step of the Conformer takes {statistics.median(taken['conformer']):.3f} s\n"
+            f"{len(ops.split(','))} options an edge; {repeats} steps; "
+            f"a step of the Conformer takes {statistics.median(taken['conformer']):.3f} s\n"
         )
     typer.echo("| method | step of the weights | step of the search |\n| --- | --- | --- |")
     for name in METHODS:
