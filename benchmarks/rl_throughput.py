@@ -44,7 +44,7 @@ except ModuleNotFoundError as missing:
         f"rl_throughput: needs {missing.name}, which is not installed: pip install stable-baselines3"
     ) from None
 
-OURS, THEIRS, RAINBOW = "ours", "Stable-Baselines3", "ours, Rainbow"
+OURS, THEIRS = "ours", "Stable-Baselines3"
 ACTING, ENVIRONMENT, BATCHES, LEARNING = PARTS = ("acting", "environment", "batches", "learning")
 """What the time goes to. batches: rewards on their scale, advantages, choosing minibatches; of Rainbow the replay."""
 MIDDLE = Progress(1, 2)
@@ -156,6 +156,13 @@ class Residual(nn.Module):
         return x + y
 
 
+class ChannelsFirst(nn.Module):
+    """Images copied as most of torch has them in memory, `[B, C, H, W]` row by row."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.contiguous()
+
+
 class Games(VecEnv):
     """One of our vector environments as Stable-Baselines3 has them; only what its PPO asks for is answered."""
 
@@ -197,9 +204,10 @@ def recipe(phase: str, game: str, rollout: tuple[int, int, int], *overrides: str
     return load([], ["task=rl", f"task.game={game}", *(f"{phase}.{size}" for size in sizes), *overrides])
 
 
-def impala(made: Recipe, runtime: Runtime) -> Agent:
-    """The final training of IMPALA-CNN by PPO; a turn is a rollout."""
+def impala(made: Recipe, runtime: Runtime, *, stem: nn.Module | None = None) -> Agent:
+    """The final training of IMPALA-CNN by PPO; a turn is a rollout. stem: what images go through first."""
     learner, streams = train_learner(made, made.task.find("impala"), runtime)
+    learner.objective.get_submodule("network.encoder").stem = stem or nn.Identity()
     ppo = made.train.data.ppo
     return driven(WeightsOnly(), learner, streams, turn=streams.epoch, steps=ppo.envs * ppo.steps)
 
@@ -290,10 +298,13 @@ def _spread(values: list[float], digits: int) -> str:
 
 
 def beside_ours(game: str, rollout: tuple[int, int, int], runtime: Runtime) -> dict[str, Agent]:
-    """Rainbow, and the searches of some super-nets."""
-    data, space = "train.data.rainbow", ("task.algorithm=rainbow", "train.epoch_steps=1000", "train.batch_size=256")
-    replay = f"{data}.envs=16", f"{data}.replay=4096", f"{data}.warmup=1024"
-    agents = {RAINBOW: rainbow(load([], ["task=rl", f"task.game={game}", *IMPALA, *space, *replay]), runtime)}
+    """PPO with images that are not as fast to work on, Rainbow, and the searches of some super-nets."""
+    given = ["task=rl", "task.algorithm=rainbow", f"task.game={game}", "train.epoch_steps=1000", "train.batch_size=256"]
+    replay = (f"train.data.rainbow.{size}" for size in ("envs=16", "replay=4096", "warmup=1024"))
+    agents = {
+        "ours, channels first": impala(recipe("train", game, rollout, *IMPALA), runtime, stem=ChannelsFirst()),
+        "ours, Rainbow": rainbow(load([], [*given, *IMPALA, *replay]), runtime),
+    }
     for name, (skeleton, space, nodes, width) in SUPERNETS.items():
         net = f"task.skeleton={skeleton}", f"task.space={space}", f"task.nodes={nodes}"
         widths = f"search.network.channels={[width] * 3}"
@@ -312,7 +323,7 @@ def main(
     minibatches: Annotated[int, typer.Option(help="Of a rollout.", min=1)] = 8,
     repeats: Annotated[int, typer.Option(help="Turns of each agent that are timed.", min=1)] = 3,
     threads: Annotated[int | None, typer.Option(help="Threads on the CPU; torch's own number when not given.")] = None,
-    others: Annotated[bool, typer.Option(help="Rainbow and super-nets in the place of Stable-Baselines3.")] = False,
+    others: Annotated[bool, typer.Option(help="Agents of ours in the place of Stable-Baselines3.")] = False,
 ) -> None:
     """Print a table of environment steps per second, agent by agent, and where their time goes."""
     if threads is not None:
