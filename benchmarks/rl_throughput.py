@@ -39,6 +39,8 @@ try:
     from stable_baselines3 import PPO
     from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
     from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+
+    from nas_apps.tasks.rl.envs import make_env
 except ModuleNotFoundError as missing:
     raise SystemExit(
         f"rl_throughput: needs {missing.name}, which is not installed: pip install stable-baselines3"
@@ -245,7 +247,7 @@ def driven(schedule: Schedule, learner: Learner, streams: Streams, *, turn: int,
 def stable_baselines(made: Recipe, runtime: Runtime) -> Agent:
     """Stable-Baselines3's PPO with the settings of a recipe; it transposes images and divides them by 255 itself."""
     train, ppo = made.train, made.train.data.ppo
-    games = Games(made.task._env(ppo.envs, seed=0, levels=(made.task.start_level, made.task.levels)))
+    games = Games(make_env(made.task.game, ppo.envs, seed=0))
     model = PPO(
         "CnnPolicy", VecNormalize(games, norm_obs=False, gamma=ppo.gamma), learning_rate=train.weights.lr,
         n_steps=ppo.steps, batch_size=train.batch_size, n_epochs=ppo.epochs, gamma=ppo.gamma, gae_lambda=ppo.lam,

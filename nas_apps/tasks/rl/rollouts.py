@@ -91,9 +91,10 @@ class Rollouts:
         silence()
         from torchrl.objectives.value.functional import vec_generalized_advantage_estimate
 
-        columns = (x.T[..., None] for x in (value, after, reward, done))  # [envs, steps, 1]
+        # [envs, steps, 1]; on the CPU, since it is a convolution, which CUDA would round to TF32
+        columns = (x.T[..., None].cpu() for x in (value, after, reward, done))
         found = vec_generalized_advantage_estimate(self.settings.gamma, self.settings.lam, *columns)
-        return found[0].transpose(0, 1), found[1].transpose(0, 1)
+        return self._on_device(found[0].transpose(0, 1)), self._on_device(found[1].transpose(0, 1))
 
     def _step(self, action: Tensor) -> tuple[Tensor, Tensor]:
         observation, reward, terminated, truncated, _ = self.env.step(action.cpu().numpy())
