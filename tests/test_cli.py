@@ -235,7 +235,7 @@ WRONG = {
     "task=toy search.epoch=3": "search: no 'epoch'; allowed: batch_size, budget, checkpoint_steps, clip, data",
     "task=toy search.network.depth=3": "search.network: no 'depth'; allowed: cells, channels",
     "task=toy search.data.flip=true": "search.data: no 'flip'; allowed: nothing",
-    "task=toy search.logits=3": "search.logits: got 3; allowed: a table of lr, betas, eps, weight_decay, clip, init_std",
+    "task=toy search.logits=3": "search.logits: got 3; allowed: a table of lr, betas, eps, weight_decay",
     "task=toy search.logits=": "search.logits: got None; allowed: a table of lr, betas",
     "task=toy train.logits.nope=1": "train.logits: no 'nope'; allowed: betas, clip, eps, init_std, lr, weight_decay",
     "task=toy search.epochs=abc": "search.epochs: got 'abc'; allowed: an integer",
