@@ -9,17 +9,25 @@
 #   --transfer-game NAME, --transfer-mode easy|hard     another game or mode to train the found cell in (stage 5)
 recipe=$0 task=rl variant=rl_darts extras=rl reference=impala
 options="game mode algorithm transfer_game transfer_mode"
+levels() { # the benchmark's, where the user does not say how many
+  case "$1 $given" in
+    *task.levels=*) ;;
+    easy*) "$2" task.levels=200 ;;
+    hard*) "$2" task.levels=500 ;;
+  esac
+}
 chosen() {
+  given=$overrides
   dataset=${algorithm:-ppo}
   [ "$dataset" = ppo ] || [ "$dataset" = rainbow ] ||
     { echo "$recipe: --algorithm: got '$dataset'; allowed: ppo, rainbow" >&2; exit 2; }
   [ -z "$data$transfer" ] || { echo "$recipe: no --data and no --transfer-data: the games make their own" >&2; exit 2; }
   [ -z "$game" ] || override "task.game=$game"
   [ -z "$mode" ] || override "task.mode=$mode"
-  [ "$mode" != hard ] || override task.levels=500 # as the benchmark has it
+  levels "$mode" override
   [ -z "$transfer_game" ] || transfer_set "task.game=$transfer_game"
   [ -z "$transfer_mode" ] || transfer_set "task.mode=$transfer_mode"
-  [ "$transfer_mode" != hard ] || transfer_set task.levels=500
-  label=_${game:-starpilot}${mode:+_$mode}_$dataset
+  levels "$transfer_mode" transfer_set
+  label=_$(echo "${game:-starpilot}" | tr '/:' '__')${mode:+_$mode}_$dataset
 }
 . "$(dirname "$0")/run_stages.sh"

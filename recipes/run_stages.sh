@@ -118,6 +118,7 @@ if stage_is 0 || [ "$nproc" -gt 1 ]; then # a mistake is found before any proces
   say 0 data
   shown=$(call show "$variant")
   echo "$shown" | grep '^#' >&2
+  [ -z "$transfer_overrides" ] || (overrides="$overrides$transfer_overrides" && call show "$variant" >/dev/null)
 fi
 if stage_is 1; then
   say 1 "search ($variant)"

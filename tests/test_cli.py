@@ -126,7 +126,7 @@ def test_the_options_of_the_verbs_are_frozen() -> None:
     assert {verb: {name for name in found if name.startswith("-")} for verb, found in names.items()} == {
         "search": {"--run", "--resume"},
         "derive": {"--out"},
-        "train": {"--run", "--genotype", "--resume"},
+        "train": {"--run", "--genotype", "--like", "--resume"},
         "evaluate": {"--table"},
         "report": set(),
         "measure": {"--out", "--cells"},
@@ -224,20 +224,20 @@ def test_cite_names_the_papers_of_a_method_with_their_arxiv_ids(cli: Run, varian
 # What is wrong in a recipe.
 
 WRONG = {
-    "": "task: not given; allowed: image, toy",
-    "task=audio": "task: no 'audio'; allowed: image, toy",
-    "task=": "task: not given; allowed: image, toy",
-    "task=3": "task: no 3; allowed: image, toy",
-    "task.name.x=3": "task: no {'x': 3}; allowed: image, toy",
+    "": "task: not given; allowed: image, rl, toy",
+    "task=audio": "task: no 'audio'; allowed: image, rl, toy",
+    "task=": "task: not given; allowed: image, rl, toy",
+    "task=3": "task: no 3; allowed: image, rl, toy",
+    "task.name.x=3": "task: no {'x': 3}; allowed: image, rl, toy",
     "task=toy task.point=3": "task (toy): no 'point'; allowed: classes, name, noise, points",
     "task=toy foo=1": "recipe: no 'foo'; allowed: device, precision, search, seed, task, train, variant",
     "task=toy search=3": "search: got 3; allowed: a table of keys",
     "task=toy search.epoch=3": "search: no 'epoch'; allowed: batch_size, budget, checkpoint_steps, clip, data",
     "task=toy search.network.depth=3": "search.network: no 'depth'; allowed: cells, channels",
     "task=toy search.data.flip=true": "search.data: no 'flip'; allowed: nothing",
-    "task=toy search.logits=3": "search.logits: got 3; allowed: a table of lr, betas, weight_decay, clip, init_std",
+    "task=toy search.logits=3": "search.logits: got 3; allowed: a table of lr, betas, eps, weight_decay",
     "task=toy search.logits=": "search.logits: got None; allowed: a table of lr, betas",
-    "task=toy train.logits.nope=1": "train.logits: no 'nope'; allowed: betas, clip, init_std, lr, weight_decay",
+    "task=toy train.logits.nope=1": "train.logits: no 'nope'; allowed: betas, clip, eps, init_std, lr, weight_decay",
     "task=toy search.epochs=abc": "search.epochs: got 'abc'; allowed: an integer",
     "task=toy search.epochs=2.5": "search.epochs: got 2.5; allowed: an integer",
     "task=toy search.epochs=true": "search.epochs: got True; allowed: an integer",
@@ -363,7 +363,7 @@ def test_a_wrong_command_is_one_line_that_says_where_help_is(cli: Run, words: st
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ("", "task: not given; allowed: image, toy"),
+        ("", "task: not given; allowed: image, rl, toy"),
         ("task=toy --seeds x", "--seeds: got 'x'; allowed: how many (3 is 0,1,2), or seeds with commas"),
         ("task=toy --variants darts,gads", "gads: variant: no 'gads'; allowed: "),
         ("task=toy seed=1 --seeds 2", "seed: got 1 among the overrides and 0 in --seeds; allowed: one of the two"),

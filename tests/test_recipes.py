@@ -95,3 +95,21 @@ def test_a_smoke_run_of_every_recipe_ends_well(recipe: str, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     metrics = json.loads(Path(done.stdout.splitlines()[-1]).read_text())["metrics"]
     assert metrics["return"] > 0 if recipe.startswith("rl_") else metrics["accuracy"] > 0
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (("--algorithm", "dqn"), "--algorithm: got 'dqn'; allowed: ppo, rainbow"),
+        (("--data", "somewhere"), "no --data and no --transfer-data"),
+        (("--transfer-game", "bigfsh", "--stop-stage", "0"), "task.game: got 'bigfsh'"),
+    ],
+)
+def test_mistakes_in_options_of_a_recipe_of_its_own_are_told_before_anything_runs(
+    args: tuple[str, ...], line: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("torchrl")
+    done = sh("rl_procgen.sh", "--run", "mine", *args, cwd=tmp_path)
+    assert done.returncode == 2
+    assert line in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "mine" / "search").exists()

@@ -99,6 +99,11 @@ def build(data: Mapping[str, Any]) -> Recipe:
         raise UserError(
             "search.drop_path: is of the final training alone; allowed: train.drop_path, variant.wiring.drop"
         )
+    if task.on_policy and phases["train"].drop_path:
+        raise UserError(
+            "train.drop_path: an agent that learns on-policy would drop other things than it dropped when it acted; "
+            "allowed here: 0"
+        )
     if phases["train"].eigenvalue_every:
         raise UserError("train.eigenvalue_every: a final training has no logits; allowed: search.eigenvalue_every")
     for phase, asked in (("search", variant.schedule.searches), ("train", True)):

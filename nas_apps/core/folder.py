@@ -22,6 +22,7 @@ from nas_apps.core.space import Space
 from nas_apps.core.space_json import space_to_json
 
 LOCK = ".lock"
+PROCGEN = ("procgen", "procgen-mirror", "procgen-gym")  # one engine, by the version of Python
 
 
 def relevant(recipe: Recipe, stage: str) -> dict[str, Any]:
@@ -109,7 +110,7 @@ def _difference(there: Any, here: Any, path: str = "") -> str | None:
 def versions() -> dict[str, str]:
     """What the run was made with."""
     found = {"python": platform.python_version()}
-    for name in ("nas-apps", "torch", "numpy", "timm", "torchvision", "espnet", "gymnasium", "torchrl"):
+    for name in ("nas-apps", "torch", "numpy", "timm", "torchvision", "espnet", "gymnasium", "torchrl", *PROCGEN):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

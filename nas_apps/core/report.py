@@ -122,7 +122,7 @@ class Report:
         for name, value in values.items():
             self._board.add(name, value, done)
         self._shown |= {
-            name.replace("evaluation/", "held-out "): f"{value:.4g}"
+            name.replace("evaluation/", "evaluation "): f"{value:.4g}"
             for name, value in values.items()
             if name.endswith(("/loss", f"/{self.goal}"))
         }

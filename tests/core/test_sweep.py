@@ -76,7 +76,7 @@ def test_recipes_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:
         (TOY, {"seeds": (1, 1)}, "darts_seed1: the same trial as darts_seed1"),
         ((*TOY, "variant=gdas"), {"variants": ("darts",)}, "variant: got 'gdas' among the overrides and 'darts' in"),
         ((*TOY, "seed=1"), {"seeds": (0,)}, "seed: got 1 among the overrides and 0 in --seeds; allowed: one of the"),
-        (("search.epochs=1",), {}, "task: not given; allowed: image, toy"),
+        (("search.epochs=1",), {}, "task: not given; allowed: image, rl, toy"),
         ((*TOY, "variant.schedule=unrolled"), {"variants": ("darts", "gdas"), "seeds": (0,)}, "gdas_seed0: variant"),
         (TOY, {"recipes": ("no.yaml",)}, "no: no.yaml: no such recipe; allowed"),
         (TOY, {"recipes": ("a.yaml", "a.yaml")}, "--recipe: got a.yaml, a.yaml; allowed: each once"),

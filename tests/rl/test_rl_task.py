@@ -97,6 +97,16 @@ def test_a_resume_without_the_games_or_the_normaliser_would_be_noticed(
     assert (same(*states) == []) == (left_out == "nothing")
 
 
+def test_a_game_with_levels_is_played_on_those_of_the_training_and_on_others(tmp_path: Path) -> None:
+    pytest.importorskip("procgen")
+    made = small("ppo", "variant=random", "task.game=coinrun", "task.skeleton=standard", "train.epochs=1",
+                 "train.data.episodes=2", "train.network.channels=[2,2,2]")  # fmt: skip
+    summary = nas_apps.train(made, nas_apps.search(made, tmp_path / "search"), tmp_path / "train")
+    names = ("return", "return_se", "normalised", "train_return", "train_return_se", "train_normalised")
+    assert set(names) <= summary["metrics"].keys()
+    assert summary["metrics"]["normalised"] == pytest.approx((summary["metrics"]["return"] - 5) / 5)
+
+
 def test_the_state_of_training_levels_is_refused_by_test_levels() -> None:
     pytest.importorskip("procgen")
     task = small("ppo", "variant=rl_darts", "task.game=coinrun").task
@@ -110,7 +120,8 @@ def test_a_cell_is_trained_exported_and_evaluated_anew(algorithm: str, tmp_path:
     made = small(algorithm, "variant=rl_darts")
     genotype = nas_apps.search(made, tmp_path / "search")
     summary = nas_apps.train(made, genotype, tmp_path / "train")
-    assert {"return", "return_se", "train_return", "train_return_se"} <= summary["metrics"].keys()
+    assert {"return", "return_se"} <= summary["metrics"].keys()
+    assert "train_return" not in summary["metrics"]  # this game has no levels: there would be nothing else to play
     again = nas_apps.evaluate(tmp_path / "train")
     assert again["return"] == summary["metrics"]["return"]
     network = load_policy(tmp_path / "train")
@@ -207,6 +218,11 @@ def test_what_a_user_sets_wrong_is_one_line() -> None:
     }.items():
         with pytest.raises(UserError, match="^" + words.replace("[", r"\[")):
             small("ppo", "variant=rl_darts", given)
+    with pytest.raises(UserError, match=r"^train.drop_path: an agent that learns on-policy would drop other things"):
+        small("ppo", "variant=rl_darts", "train.drop_path=0.1")
+    assert small("rainbow", "variant=rl_darts", "train.drop_path=0.1").train.drop_path == 0.1
+    with pytest.raises(UserError, match=r"^task.start_level: got 2147483200; allowed: 0 to"):  # that of unseen levels
+        small("ppo", "variant=rl_darts", "task.game=coinrun", "task.start_level=2147483000")
 
 
 def test_a_rollout_is_in_the_checkpoint_only_while_it_is_needed() -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Transitions = dict[str, Tensor]
 """A batch. observation, next_observation: `[B, H, W, C]`, uint8. action: `[B]`. reward: `[B]`, of up to n steps added
 up; steps: `[B]`, of how many. done: `[B]`, whether the episode ended with them. weight: `[B]`, what corrects for the
-priority a transition was drawn with. return: a scalar to be logged."""
+priority a transition was drawn with. return: a scalar to be logged, once there is one."""
 
 
 class RainbowObjective(nn.Module):
@@ -57,7 +57,8 @@ class RainbowObjective(nn.Module):
         batch["priority"] = losses.detach()
         taken = log.gather(2, batch["action"][:, None, None].expand(-1, log.shape[1], 1))[..., 0]
         q = (taken.detach().exp() @ self.support).mean()
-        stats = {"priority": batch["priority"].mean(), "q": q, "return": batch["return"]}
+        stats = {"priority": batch["priority"].mean(), "q": q}
+        stats |= {"return": batch["return"]} if "return" in batch else {}
         return Outcome((batch["weight"] * losses).mean(), stats, len(losses), taken)
 
     @torch.no_grad()

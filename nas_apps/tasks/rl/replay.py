@@ -22,6 +22,7 @@ from nas_apps.tasks.rl.rainbow import RainbowObjective, Transitions
 from nas_apps.tasks.rl.settings import Rainbow
 
 EPISODES = 100  # of which the logged return is the mean
+MOST_SHARED = 2**31  # bytes of the replays of several processes
 
 
 class Replay:
@@ -57,13 +58,15 @@ class Replay:
         self._scale, self._catches_up, self._frames = scale, catches_up, frames
         self._envs = env.num_envs * runtime.world
         self._steps = _steps(settings, batch_size, self._envs)
-        share = runtime.share(batch_size)
-        self._batch_size = share.stop - share.start
+        mine = runtime.share(batch_size)
+        self._batch_size = mine.stop - mine.start
         self._rng = torch.Generator().manual_seed(mix(seed, runtime.rank))
-        self._held = Prioritised(settings.replay, alpha=settings.alpha, beta=settings.beta, rng=self._rng)
+        share = settings.replay // runtime.world
+        self._held = Prioritised(share, alpha=settings.alpha, beta=settings.beta, rng=self._rng)
         self._batches = self._taken = 0
         self._served: Transitions | None = None
         self._begin()
+        _refuse_large(settings, self._seen[0][0].numel(), runtime)
 
     def _begin(self) -> None:
         """Episodes that nothing is remembered of."""
@@ -71,6 +74,7 @@ class Replay:
         self._seen = [torch.tensor(observation)]  # T + 1 of [N, H, W, C]
         self._done: list[dict[str, Tensor]] = []  # T of action, reward and done, [N]
         self._tally, self._returns = Tally(self.env.num_envs), list[float]()
+        self._ended: list[float] = []  # since the last batch
 
     @property
     def cycle(self) -> int:
@@ -82,12 +86,15 @@ class Replay:
         if self._catches_up and self._batches % self.settings.target_every == 0:
             self.objective.catch_up()
         self._advance()
-        while len(self._held) < self.settings.warmup:
+        while len(self._held) * self.runtime.world < self.settings.warmup:
             self._advance()
+        ended, self._ended = [one for mine in self.runtime.gather(self._ended) for one in mine], []
+        self._returns = [*self._returns, *ended][-EPISODES:]
         self._batches += 1
         drawn = {name: value.to(self.runtime.device) for name, value in self._held.draw(self._batch_size).items()}
-        mean = sum(self._returns) / len(self._returns) if self._returns else torch.nan
-        self._served = {**drawn, "return": torch.tensor(mean)}
+        self._served = drawn
+        if self._returns:
+            self._served["return"] = torch.tensor(sum(self._returns) / len(self._returns))
         return self._served
 
     def _rate(self) -> None:
@@ -124,7 +131,7 @@ class Replay:
             action = self.objective.act(seen, self._epsilon(), self._rng)
         observation, raw, terminated, truncated, _ = self.env.step(action.numpy())
         reward, done = torch.tensor(np.asarray(raw, np.float32)), torch.tensor(terminated | truncated)
-        self._returns = [*self._returns, *self._tally.add(reward, done).tolist()][-EPISODES:]
+        self._ended += self._tally.add(reward, done).tolist()
         self._done.append({"action": action, "reward": (reward / self._scale).clamp(-1, 1), "done": done})
         self._seen.append(torch.tensor(observation))
         self._taken += self._envs
@@ -174,16 +181,28 @@ def n_step(reward: Tensor, done: Tensor, gamma: float, n: int) -> tuple[Tensor, 
     return summed["next", "reward"], summed["next", "step"], summed["steps_to_next_obs"]
 
 
+def _refuse_large(settings: Rainbow, pixels: int, runtime: Runtime) -> None:
+    """A checkpoint brings the replays of all ranks together, through the memory of each."""
+    most = MOST_SHARED // (2 * pixels)
+    if runtime.world > 1 and settings.replay > most:
+        raise UserError(
+            f"data.rainbow.replay: got {settings.replay} with {runtime.world} processes; allowed: up to {most}, or one "
+            "process"
+        )
+
+
 def _steps(settings: Rainbow, batch_size: int, envs: int) -> int:
     """The steps of each environment that one batch pays for."""
     steps = batch_size / settings.inserts / envs
     if steps < 1 or steps != int(steps):
         each = settings.inserts * envs
         raise UserError(
-            f"batch_size: got {batch_size}; allowed: {each:g} and its multiples, inserts={settings.inserts:g} samples "
-            f"for each step of envs={envs}"
+            f"batch_size: got {batch_size}; allowed: {each:g} and its multiples, data.rainbow.inserts="
+            f"{settings.inserts:g} samples for each step of data.rainbow.envs={envs}"
         )
     if settings.replay < max(settings.warmup, int(steps) * envs):
         least = max(settings.warmup, int(steps) * envs)
-        raise UserError(f"replay: got {settings.replay}; allowed: {least} and more, warmup and the steps of a batch")
+        raise UserError(
+            f"data.rainbow.replay: got {settings.replay}; allowed: {least} and more, warmup and the steps of a batch"
+        )
     return int(steps)

@@ -9,7 +9,9 @@ import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
+from nas_apps.core.errors import UserError
 from nas_apps.core.order import Order
+from nas_apps.core.phase import Phase
 from nas_apps.core.runtime import Runtime
 from nas_apps.core.seeds import mix
 from nas_apps.tasks.rl.envs import go_on
@@ -27,7 +29,8 @@ class Rollouts:
     """A stream of minibatches of transitions.
 
     When a rollout is used up the objective acts for the next one, under the draw in force and in the mode it is in. All
-    minibatches of a rollout are of one cycle, so a sampled draw is that of the actor and of the learner.
+    minibatches of a rollout are of one cycle, so the noise of a sampled draw is that of the actor and of the learner;
+    what it picks follows the logits, as they move from one minibatch to the next.
 
     Args:
         env: this rank's share of the environments.
@@ -91,9 +94,10 @@ class Rollouts:
         silence()
         from torchrl.objectives.value.functional import vec_generalized_advantage_estimate
 
-        columns = (x.T[..., None] for x in (value, after, reward, done))  # [envs, steps, 1]
+        # [envs, steps, 1]; on the CPU, since it is a convolution, which CUDA would round to TF32
+        columns = (x.T[..., None].cpu() for x in (value, after, reward, done))
         found = vec_generalized_advantage_estimate(self.settings.gamma, self.settings.lam, *columns)
-        return found[0].transpose(0, 1), found[1].transpose(0, 1)
+        return self._on_device(found[0].transpose(0, 1)), self._on_device(found[1].transpose(0, 1))
 
     def _step(self, action: Tensor) -> tuple[Tensor, Tensor]:
         observation, reward, terminated, truncated, _ = self.env.step(action.cpu().numpy())
@@ -112,9 +116,9 @@ class Rollouts:
             "normaliser": self._normaliser.state_dict(),
             "tally": self._tally.state_dict(),
             "recent": self._recent,
-            "rollout": {} if used_up else self._rollout,
+            "rollout": {} if used_up else {name: entry.cpu() for name, entry in self._rollout.items()},
             "env": self.env.get_state(),
-            "observation": self._observation,
+            "observation": self._observation.cpu(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -127,3 +131,21 @@ class Rollouts:
         if go_on(self.env, state["env"]):
             self._tally.load_state_dict(state["tally"])
             self._observation = self._on_device(state["observation"])
+
+
+def check_rollout(phase: Phase) -> None:
+    """A rollout is cut into whole minibatches, and an epoch is of whole rollouts: what depends on progress, a
+    temperature say, is then the same for the actor and for the learner."""
+    ppo = phase.data.ppo
+    transitions = ppo.envs * ppo.steps
+    if transitions % phase.batch_size:
+        raise UserError(
+            f"{phase.name}.batch_size: got {phase.batch_size}; allowed: what divides a rollout of "
+            f"{phase.name}.data.ppo.envs * steps = {transitions}"
+        )
+    steps = ppo.epochs * transitions // phase.batch_size
+    if phase.epoch_steps is not None and phase.epoch_steps % steps:
+        raise UserError(
+            f"{phase.name}.epoch_steps: got {phase.epoch_steps}; allowed: a multiple of {steps}, the minibatches "
+            "that one rollout is learned in"
+        )

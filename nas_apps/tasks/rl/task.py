@@ -24,10 +24,10 @@ from nas_apps.tasks.rl.envs import make_env
 from nas_apps.tasks.rl.episodes import play_shared
 from nas_apps.tasks.rl.network import ActorCritic, DuelingC51, Network, build_encoder
 from nas_apps.tasks.rl.ppo import PPOObjective
-from nas_apps.tasks.rl.procgen_env import Setup
+from nas_apps.tasks.rl.procgen_env import GAMES, Setup
 from nas_apps.tasks.rl.quiet import require_replay
 from nas_apps.tasks.rl.returns import RANGES, normalised
-from nas_apps.tasks.rl.rollouts import Rollouts
+from nas_apps.tasks.rl.rollouts import Rollouts, check_rollout
 from nas_apps.tasks.rl.settings import Acting, Weights
 from nas_apps.tasks.rl.spaces import RLSpace, find, space
 
@@ -69,7 +69,8 @@ class RLTask:
     twice_differentiable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        Setup(self.game, 1, self.mode, self.levels, self.start_level)
+        for first, count in (self._seen(), self._unseen()):
+            Setup(self.game, 1, self.mode, count, first)
         self._space()
 
     @property
@@ -111,26 +112,24 @@ class RLTask:
         return Optimisation(optimizer, set_rates)
 
     def streams(self, objective: nn.Module, phase: Phase, runtime: Runtime, *, seed: int, halves: bool) -> Streams:
-        if halves and self.levels == 1 and self.game in RANGES["easy"]:
+        if halves and self.levels == 1 and self.game in GAMES:
             raise UserError("task.levels: got 1, and a bilevel search learns from two halves; allowed: 2 and more, 0")
         half = self.levels // 2
         parts = ((self.start_level, half), (self.start_level + half, self.levels - half))
-        whole = (self.start_level, self.levels)
-        train = self._stream(objective, phase, runtime, mix(seed, 0), parts[0] if halves else whole, first=True)
+        train = self._stream(objective, phase, runtime, mix(seed, 0), parts[0] if halves else self._seen(), first=True)
         valid = self._stream(objective, phase, runtime, mix(seed, 1), parts[1], first=False) if halves else train
         return Streams(train, valid, train.epoch if self.on_policy else phase.epoch_steps)
 
     def evaluate(self, objective: nn.Module, phase: Phase, runtime: Runtime) -> dict[str, float]:
         """Raw returns, as means over episodes with their standard errors; of a search on its own levels, of a final
-        training on levels it has not seen, and as `train_return` on its own.
+        training on levels it has not seen, where there are such, and as `train_return` on its own.
 
         A policy of PPO is sampled, one of Rainbow greedy, as in arXiv:2106.02229's code.
         """
-        seen = self._play(objective, phase, runtime, (self.start_level, self.levels))
-        if phase.name == "search":
+        seen = self._play(objective, phase, runtime, self._seen())
+        if phase.name == "search" or self._unseen() == self._seen() or self.game not in GAMES:
             return seen
-        others = (self.start_level + self.levels, UNSEEN) if self.levels else (self.start_level, 0)
-        unseen = self._play(objective, phase, runtime, others)
+        unseen = self._play(objective, phase, runtime, self._unseen())
         return {**unseen, **{f"train_{name}": value for name, value in seen.items()}}
 
     def example(self, objective: nn.Module, phase: Phase) -> tuple[nn.Module, tuple[object, ...]]:
@@ -139,7 +138,7 @@ class RLTask:
     def data_facts(self) -> str:
         (height, width, channels), actions = self._look()
         seen = f"observations of {height} x {width} x {channels}, {actions} actions"
-        if self.game not in RANGES["easy"]:
+        if self.game not in GAMES:
             return f"{self.game}: {seen}"
         last = self.start_level + self.levels - 1
         levels = f"levels {self.start_level} to {last} to learn from, others to test on"
@@ -158,6 +157,13 @@ class RLTask:
         if not self.on_policy:
             about |= {"low": phase.data.rainbow.low, "high": phase.data.rainbow.high}
         export.write(objective.network, genotype, self._space(), phase.network, folder, about=about)
+
+    def _seen(self) -> tuple[int, int]:
+        """The first of the levels that are learned from, and how many they are."""
+        return self.start_level, self.levels
+
+    def _unseen(self) -> tuple[int, int]:
+        return (self.start_level + self.levels, UNSEEN) if self.levels else self._seen()
 
     def _space(self) -> RLSpace:
         return space(self.space, self.skeleton, self.nodes, distinct=self.distinct)
@@ -183,7 +189,7 @@ class RLTask:
         seed = mix(seed, runtime.rank)
         env = self._env(settings.envs // runtime.world, seed=mix(seed, 2), levels=levels)
         if self.on_policy:
-            self._check_rollout(phase)
+            check_rollout(phase)
             return Rollouts(objective, env, acting.ppo, phase.batch_size // runtime.world, runtime, seed)
         from nas_apps.tasks.rl.replay import Replay
 
@@ -205,25 +211,8 @@ class RLTask:
             catches_up=first,
         )
 
-    def _check_rollout(self, phase: Phase) -> None:
-        """A rollout is cut into whole minibatches, and an epoch is of whole rollouts: what depends on progress, a
-        temperature say, is then the same for the actor and for the learner."""
-        ppo = phase.data.ppo
-        transitions = ppo.envs * ppo.steps
-        if transitions % phase.batch_size:
-            raise UserError(
-                f"{phase.name}.batch_size: got {phase.batch_size}; allowed: what divides a rollout of "
-                f"{phase.name}.data.ppo.envs * steps = {transitions}"
-            )
-        steps = ppo.epochs * transitions // phase.batch_size
-        if phase.epoch_steps is not None and phase.epoch_steps % steps:
-            raise UserError(
-                f"{phase.name}.epoch_steps: got {phase.epoch_steps}; allowed: a multiple of {steps}, the minibatches "
-                "that one rollout is learned in"
-            )
-
     def _play(self, objective: nn.Module, phase: Phase, runtime: Runtime, levels: tuple[int, int]) -> dict[str, float]:
-        rngs = torch.Generator(runtime.device).manual_seed(EVALUATION), torch.Generator()
+        rngs = torch.Generator(runtime.device).manual_seed(mix(EVALUATION, runtime.rank)), torch.Generator()
 
         def act(observation: Tensor) -> Tensor:
             if self.on_policy:
