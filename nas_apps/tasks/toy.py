@@ -22,7 +22,7 @@ from nas_apps.core.bounds import COUNT, NOT_NEGATIVE, TWO, bounded
 from nas_apps.core.cell import Fill
 from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
-from nas_apps.core.op import OpArgs, OpTable
+from nas_apps.core.op import OpArgs, OpTable, Zero
 from nas_apps.core.order import Order
 from nas_apps.core.phase import Phase
 from nas_apps.core.progress import Progress, Ramp
@@ -46,17 +46,12 @@ class Scaled(nn.Module):
 
 
 OPS: OpTable = {
-    "none": lambda args: _Zero(),
+    "none": lambda args: Zero(),
     "skip_connect": lambda args: nn.Identity(),
     "linear": lambda args: Scaled(args.channels, nn.Identity()),
     "tanh": lambda args: Scaled(args.channels, torch.tanh),
 }
 GATES: OpTable = {"identity": lambda args: nn.Identity(), "sine": lambda args: _Sine()}
-
-
-class _Zero(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.zeros_like(x)
 
 
 class _Sine(nn.Module):

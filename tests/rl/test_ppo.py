@@ -16,7 +16,7 @@ from nas_apps.core.errors import UserError
 from nas_apps.core.hypergrad import LookAhead
 from nas_apps.core.learner import Learner
 from nas_apps.core.learners import search_learner
-from nas_apps.core.op import OpArgs, OpTable
+from nas_apps.core.op import OpArgs, OpTable, Zero
 from nas_apps.core.parts.relax import Softmax
 from nas_apps.core.parts.schedule import Joint
 from nas_apps.core.parts.wiring import Full
@@ -238,13 +238,8 @@ class _Look(nn.Module):
         return functional.relu(self.place(x.repeat(1, 2, 1, 1))).mean((2, 3))
 
 
-class _Zero(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.zeros_like(x)
-
-
 PLANTED: OpTable = {
-    "none": lambda args: _Zero(),
+    "none": lambda args: Zero(),
     "skip_connect": lambda args: nn.Identity(),
     "conv_1x1": lambda args: nn.Conv2d(args.channels, args.channels, 1),
     "conv_3x3": lambda args: nn.Conv2d(args.channels, args.channels, 3, padding=1),

@@ -14,19 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas_apps.core.op import OpArgs, OpTable
+from nas_apps.core.op import OpArgs, OpTable, Zero
 from nas_apps.core.space import AFTER, NONE, SKIP
-
-
-class Zero(nn.Module):
-    """Zeros of the strided shape, without a gradient to x."""
-
-    def __init__(self, stride: int) -> None:
-        super().__init__()
-        self.stride = stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
 
 
 class BatchStatistics(nn.Module):
