@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from nas_apps.core.cell import Cell
-from nas_apps.tasks.asr.ops import LayerNorm, Zero
+from nas_apps.core.op import Zero
+from nas_apps.tasks.asr.ops import LayerNorm
 
 Output = Literal["last", "mean"]
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas_apps.core.errors import UserError
-from nas_apps.core.op import OpArgs, OpTable
+from nas_apps.core.op import OpArgs, OpTable, Zero
 from nas_apps.core.space import NONE, SKIP
 from nas_apps.tasks.asr.quiet import quiet
 from nas_apps.tasks.asr.spaces import ATTENTIONS, CONVOLUTIONS, FEED_FORWARDS
@@ -29,13 +29,6 @@ with quiet():
     from espnet.nets.pytorch_backend.transformer.positionwise_feed_forward import PositionwiseFeedForward
 
 Run = Callable[..., Tensor]
-
-
-class Zero(nn.Module):
-    """Zeros, without a gradient to x."""
-
-    def forward(self, x: Tensor, *context: object) -> Tensor:
-        return torch.zeros_like(x)
 
 
 class Skip(nn.Identity):
