@@ -192,10 +192,10 @@ class Games(VecEnv):
         return [False] * self.num_envs
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        raise NotImplementedError
+        raise AttributeError(f"{attr_name}: nothing of these games can be set")
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        raise NotImplementedError
+        raise AttributeError(f"{method_name}: these games have no methods of their own")
 
 
 def recipe(phase: str, game: str, rollout: tuple[int, int, int], *overrides: str) -> Recipe:

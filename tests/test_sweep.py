@@ -203,7 +203,7 @@ def test_more_seeds_and_a_training_are_added_to_what_is_there(tmp_path: Path) ->
     trials = plan(TOY, tmp_path / "s", seeds=(0, 1))
     text = run(trials, tmp_path / "s", train=False).text()
     assert re.search(r"^\| darts +\| +2 \|", text, re.MULTILINE)
-    assert "accuracy: held out in the search; nothing was trained." in text
+    assert "accuracy: evaluated in the search; nothing was trained." in text
     assert [list(trial.left(train=True, table=None)) for trial in trials] == [["train"], ["train"]]
 
 
@@ -220,7 +220,7 @@ def test_each_recipe_has_its_table_and_its_charts_in_a_page_that_needs_nothing_e
     # A random cell is not evaluated before it is trained, so that it is in no chart.
     assert page.count("<title>Accuracy, a dot for each search</title>") == 2
     assert page.count("<title>Accuracy over parameters</title>") == 2
-    assert page.count("<title>Accuracy, held out in the search</title>") == 2
+    assert page.count("<title>Accuracy, evaluated in the search</title>") == 2
     assert page.count("<circle") == 2 * (2 + 2)
     seen = Balanced(page).seen
     assert not seen & {"script", "link", "img", "iframe", "object", "src", "href", "xlink:href", "srcset", "onclick"}

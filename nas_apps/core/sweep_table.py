@@ -112,7 +112,7 @@ def _table(recipe: str, variants: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
             for name, where, key in columns
         ]
         rows.append([variant, number, *(found.text(name) if found else UNKNOWN for name, found in spreads)])
-    what = {"train": "of the trained networks", "search": "held out in the search; nothing was trained"}
+    what = {"train": "of the trained networks", "search": "evaluated in the search; nothing was trained"}
     note = (
         f"{goal}: {what[every[0]['stage']]}. Mean \u00b1 sample standard deviation over independent searches, "
         "each with a seed of its own."

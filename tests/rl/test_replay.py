@@ -98,7 +98,7 @@ def stream(
 ) -> Replay:
     torch.manual_seed(seed)
     objective = RainbowObjective(Plain(), Plain(), Delayed(), settings)
-    runtime, frames = Runtime(torch.device("cpu")), others.pop("frames", 4000)
+    runtime, frames = others.pop("runtime", Runtime(torch.device("cpu"))), others.pop("frames", 4000)
     made = Walk() if env is None else env
     return Replay(objective, made, settings, runtime, batch_size=batch_size, seed=seed, frames=frames, **others)
 
@@ -168,6 +168,12 @@ def test_the_environments_take_as_many_steps_as_a_batch_pays_for() -> None:
         counts.append(made.env.steps)
     assert counts == [8, 10, 12, 14, 16]  # 24 transitions, of which the newest 2 steps are not over
     assert made.cycle == 5
+
+
+def test_a_replay_that_a_checkpoint_of_many_processes_could_not_hold_is_refused() -> None:
+    both = Runtime(torch.device("cpu"), rank=1, world=2)
+    with pytest.raises(UserError, match=r"^data.rainbow.replay: got \d+ with 2 processes; allowed: up to \d+, or one"):
+        stream(replace(SETTINGS, replay=10**10), runtime=both, batch_size=16)
 
 
 @pytest.mark.parametrize("batch_size", [4, 12, 17])

@@ -62,7 +62,7 @@ def _charts(folder: Path, outcomes: Sequence[Outcome], goal: str, pens: Mapping[
     words = title(goal)
     charts = [dots_svg(f"{words}, a dot for each search", values, pens=pens)] if values else []
     charts += [scatter_svg(f"{words} over parameters", costs, x_label="parameters", pens=pens)] if costs else []
-    charts += [bands_svg(f"{words}, held out in the search", curves, x_label="epoch", pens=pens)] if curves else []
+    charts += [bands_svg(f"{words}, evaluated in the search", curves, x_label="epoch", pens=pens)] if curves else []
     figures = "".join(f"<figure>{chart}</figure>" for chart in charts)
     key = "Bar: mean and sample standard deviation. Band: lowest to highest of the searches, around their mean."
     return f'<div class="charts">{figures}</div><p class="note">{key}</p>' if charts else ""

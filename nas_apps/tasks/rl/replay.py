@@ -61,12 +61,12 @@ class Replay:
         mine = runtime.share(batch_size)
         self._batch_size = mine.stop - mine.start
         self._rng = torch.Generator().manual_seed(mix(seed, runtime.rank))
+        self._begin()
+        _refuse_large(settings, self._seen[0][0].numel(), runtime)
         share = settings.replay // runtime.world
         self._held = Prioritised(share, alpha=settings.alpha, beta=settings.beta, rng=self._rng)
         self._batches = self._taken = 0
         self._served: Transitions | None = None
-        self._begin()
-        _refuse_large(settings, self._seen[0][0].numel(), runtime)
 
     def _begin(self) -> None:
         """Episodes that nothing is remembered of."""
