@@ -2,6 +2,8 @@
 # Darts-Conformer on AISHELL-1 (after arXiv:2104.02868): search the encoder of a recogniser with ESPnet's own loss, retrain
 # it and a Conformer of as many parameters with one script, and compare their character error rates. --data takes the
 # corpus as published; without it, a small corpus of Mandarin is spoken here, which shows that all of it works and says
-# nothing of the paper's figure. --transfer-data takes a larger corpus (AISHELL-2, WenetSpeech, Kaldi's folders).
+# nothing of the paper's figure. A folder of the Free Spoken Digit Dataset is real speech of that size. --transfer-data
+# takes a larger corpus (AISHELL-2, WenetSpeech, Kaldi's folders).
 recipe=$0 task=asr dataset=aishell variant=darts extras=asr reference=conformer
+small() { [ -n "$(find "$1" -maxdepth 1 -name '[0-9]_*_*.wav' 2>/dev/null | head -n 1)" ]; }
 . "$(dirname "$0")/run_stages.sh"

@@ -1,7 +1,8 @@
 # The stages of every recipe, sourced with these set: recipe (its file), task, dataset, variant, extras. A recipe may
 # also set: reference, a cell made by hand that is trained beside the found one, with as many parameters; options, the
-# names of options of its own, whose values are then in variables; and a function `chosen` that is called when all
-# options are read (`override key=value` sets what the user did not, `transfer_set key=value` is for stage 5 alone).
+# names of options of its own, whose values are then in variables; a function `chosen` that is called when all options
+# are read (`override key=value` sets what the user did not, `transfer_set key=value` is for stage 5 alone); and a
+# function `small` that says whether some --data has the sizes of the embedded corpus.
 #
 #   --stage N, --stop-stage N   start and end with stage N: 0 data, 1 search, 2 derive, 3 retrain, 4 evaluate, 5 transfer
 #   --variant NAME              the method (nas-apps show lists them on a wrong name)
@@ -28,6 +29,7 @@ baseline=${baseline-random} reference=${reference-}
 override() { overrides="$(quoted "$1")$overrides"; }
 transfer_set() { transfer_overrides="$transfer_overrides$(quoted "$1")"; }
 for name in ${options-}; do eval "$name="; done
+command -v small >/dev/null || small() { false; }
 no_option() {
   own=$(echo "${options-}" | sed 's/[a-z_]\{1,\}/--&,/g; s/_/-/g')
   echo "$recipe: no option '$1'; allowed: ${own:+$own }the list at the head of recipes/run_stages.sh, and key=value" >&2
@@ -84,7 +86,7 @@ launch() {
   fi
 }
 # call VERB METHOD [the verb's own options]: with the configuration of a method, that is the base, what the method
-# brings, the sizes for the embedded data, what a smoke run shrinks, what the user says; each over the one before.
+# brings, the sizes for small data, what a smoke run shrinks, what the user says; each over the one before.
 call() {
   verb=$1 method=$2
   shift 2
@@ -92,7 +94,7 @@ call() {
   [ -z "$data" ] || set -- "task.data=$data" "$@"
   set -- "variant=$method" "seed=$seed" "device=$device" "$@"
   [ -z "$smoke" ] || set -- "$conf/smoke.yaml" "$@"
-  [ -n "$data" ] || [ ! -e "$conf/embedded.yaml" ] || set -- "$conf/embedded.yaml" "$@"
+  if [ -e "$conf/embedded.yaml" ] && { [ -z "$data" ] || small "$data"; }; then set -- "$conf/embedded.yaml" "$@"; fi
   [ ! -e "$conf/$method.yaml" ] || set -- "$conf/$method.yaml" "$@"
   if [ "$verb" = show ]; then nas-apps show "$conf/base.yaml" "$@"; else launch "$verb" "$conf/base.yaml" "$@"; fi
 }

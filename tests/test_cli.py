@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,7 @@ from nas_apps.core.genotype import Genotype
 from nas_apps.core.parts.relax import RELAXATIONS
 from nas_apps.core.variants import PAPERS, VARIANTS
 
+TASKS = ", ".join(sorted(point.name for point in entry_points(group="nas_apps.tasks")))
 TINY = ("task=toy", "task.points=96", "search.epochs=4", "search.batch_size=16", "search.log_steps=1",
         "train.epochs=3", "train.batch_size=16", "train.log_steps=1")  # fmt: skip
 IMAGE = ("task=image", "task.train_images=64", "search.network.channels=4", "search.network.cells=3", "search.epochs=1",
@@ -224,11 +226,11 @@ def test_cite_names_the_papers_of_a_method_with_their_arxiv_ids(cli: Run, varian
 # What is wrong in a recipe.
 
 WRONG = {
-    "": "task: not given; allowed: image, rl, toy",
-    "task=audio": "task: no 'audio'; allowed: image, rl, toy",
-    "task=": "task: not given; allowed: image, rl, toy",
-    "task=3": "task: no 3; allowed: image, rl, toy",
-    "task.name.x=3": "task: no {'x': 3}; allowed: image, rl, toy",
+    "": f"task: not given; allowed: {TASKS}",
+    "task=audio": f"task: no 'audio'; allowed: {TASKS}",
+    "task=": f"task: not given; allowed: {TASKS}",
+    "task=3": f"task: no 3; allowed: {TASKS}",
+    "task.name.x=3": f"task: no {{'x': 3}}; allowed: {TASKS}",
     "task=toy task.point=3": "task (toy): no 'point'; allowed: classes, name, noise, points",
     "task=toy foo=1": "recipe: no 'foo'; allowed: device, precision, search, seed, task, train, variant",
     "task=toy search=3": "search: got 3; allowed: a table of keys",
@@ -363,7 +365,7 @@ def test_a_wrong_command_is_one_line_that_says_where_help_is(cli: Run, words: st
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ("", "task: not given; allowed: image, rl, toy"),
+        ("", f"task: not given; allowed: {TASKS}"),
         ("task=toy --seeds x", "--seeds: got 'x'; allowed: how many (3 is 0,1,2), or seeds with commas"),
         ("task=toy --variants darts,gads", "gads: variant: no 'gads'; allowed: "),
         ("task=toy seed=1 --seeds 2", "seed: got 1 among the overrides and 0 in --seeds; allowed: one of the two"),

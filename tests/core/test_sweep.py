@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from nas_apps.core.errors import UserError
 from nas_apps.core.sweep import numbers, plan, refuse
 from nas_apps.core.sweep_run import devices, environments
 
+TASKS = ", ".join(sorted(point.name for point in entry_points(group="nas_apps.tasks")))
 TOY = ("task=toy", "task.points=48", "search.batch_size=16", "search.epochs=1", "train.epochs=1")
 
 
@@ -76,7 +78,7 @@ def test_recipes_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:
         (TOY, {"seeds": (1, 1)}, "darts_seed1: the same trial as darts_seed1"),
         ((*TOY, "variant=gdas"), {"variants": ("darts",)}, "variant: got 'gdas' among the overrides and 'darts' in"),
         ((*TOY, "seed=1"), {"seeds": (0,)}, "seed: got 1 among the overrides and 0 in --seeds; allowed: one of the"),
-        (("search.epochs=1",), {}, "task: not given; allowed: image, rl, toy"),
+        (("search.epochs=1",), {}, f"task: not given; allowed: {TASKS}"),
         ((*TOY, "variant.schedule=unrolled"), {"variants": ("darts", "gdas"), "seeds": (0,)}, "gdas_seed0: variant"),
         (TOY, {"recipes": ("no.yaml",)}, "no: no.yaml: no such recipe; allowed"),
         (TOY, {"recipes": ("a.yaml", "a.yaml")}, "--recipe: got a.yaml, a.yaml; allowed: each once"),

@@ -9,7 +9,14 @@ import pytest
 
 from nas_apps.testing import check_task
 
+_SPEECH = {"encoder": {"cells": 1, "width": 16}, "model": {"decoder_blocks": 1, "heads": 2, "ff": 16}}
+
 SIZES: dict[str, dict[str, Any]] = {
+    "asr": {
+        "task": {"mini": {"speakers": [2, 1, 1], "utterances": [6, 2, 2]}, "nodes": 2},
+        "search": {"batch_size": 4, "network": _SPEECH, "data": {"most": 2}},
+        "train": {"batch_size": 4, "network": _SPEECH, "data": {"most": 2}},
+    },
     "rl": {
         "task": {"game": "pattern_env:nas_apps/PatternLong-v0", "nodes": 2},
         "search": {
