@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nas_apps.core.bounds import BELOW_ONE, NOT_NEGATIVE, POSITIVE, bounded
 from nas_apps.core.progress import Progress
@@ -19,7 +20,9 @@ class Weights:
 
     warmup_steps: the rate rises on a straight line to `lr` in so many steps, and then falls as 1 / sqrt(step); with 0
     it stays. In a search with stages each begins with a warm-up of its own. weight_decay: added to the gradient, times
-    the weights. optimizer: a look-ahead of the weights (`variant.schedule=unrolled`) is one of SGD.
+    the weights. optimizer: a look-ahead of the weights (`variant.schedule=unrolled`) is one of SGD. ema: decay of the
+    running average of the weights that is decoded with and exported, as ESPnet's recipes do with the average of their
+    ten best epochs; none when not given.
     """
 
     optimizer: Literal["adam", "sgd"] = "adam"
@@ -31,11 +34,12 @@ class Weights:
     """Of Adam, as `betas`."""
     momentum: float = 0.9
     """Of SGD."""
+    ema: float | None = None
 
     def __post_init__(self) -> None:
         bounded(self, NOT_NEGATIVE, "lr", "weight_decay", "warmup_steps")
         bounded(self, POSITIVE, "eps")
-        bounded(self, BELOW_ONE, "betas", "momentum")
+        bounded(self, BELOW_ONE, "betas", "momentum", "ema")
 
 
 def optimisation(objective: nn.Module, settings: Weights) -> Optimisation:
@@ -55,7 +59,18 @@ def optimisation(objective: nn.Module, settings: Weights) -> Optimisation:
         group = optimizer.param_groups[0]
         group["lr"] = s.lr * warmup(group["taken"] + 1, s.warmup_steps)
 
-    return Optimisation(optimizer, set_rates)
+    return Optimisation(optimizer, set_rates, None if s.ema is None else _Average(objective, s.ema))
+
+
+class _Average(AveragedModel):
+    """The running average of an objective's weights, and of its norms' statistics."""
+
+    def __init__(self, objective: nn.Module, decay: float) -> None:
+        super().__init__(objective, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+    def update(self, model: nn.Module) -> None:
+        """Take a step towards the weights as they are."""
+        self.update_parameters(model)
 
 
 def warmup(step: int, steps: int) -> float:
