@@ -118,7 +118,7 @@ class ASRTask:
     def streams(self, objective: nn.Module, phase: Phase, runtime: Runtime, *, seed: int, halves: bool) -> Streams:
         if phase.drop_path:
             raise UserError(
-                f"{phase.name}.drop_path: an operation here carries its residual, so an utterance would be lost with it; "
+                f"{phase.name}.drop_path: an operation here carries its residual: an utterance would be lost with it; "
                 "allowed: 0"
             )
         source = self._source()
