@@ -123,7 +123,8 @@ class ASRTask:
             )
         source = self._source()
         parts = source.train(self.train_share, split=halves)
-        later = self._held_out(phase)  # audio at fault is told of before anything runs
+        later = self._held_out(phase)  # audio at fault and a beam too wide are told of before anything runs
+        self.decoding.check(len(source.tokens))
         if runtime.leads:
             source.say_faults(dict(zip(("train", "train, the architecture's half"), parts, strict=False)) | later)
         seed = mix(seed, phase.name == "train")
