@@ -70,8 +70,8 @@ def test_from_noise_nothing_is_learned(spoken: Path, tmp_path: Path) -> None:
     for path in sorted(noise.rglob("*.wav")):
         soundfile.write(path, 0.1 * rng.standard_normal(soundfile.info(path).frames), 16000)
     metrics = trained(noise, tmp_path / "run")
-    assert metrics["dev_cer"] >= 0.95
-    assert metrics["cer"] >= 0.95
+    assert min(metrics["dev_cer_ctc_greedy"], metrics["cer_ctc_greedy"]) >= 0.95
+    assert min(metrics["dev_cer"], metrics["cer"]) >= 0.9  # two characters that are always the same would have 0.93
     assert metrics["dev_accuracy"] < 0.3  # of which ends, and characters of 20 by chance
 
 
