@@ -16,7 +16,7 @@ from torch.nn import functional
 from nas_apps.core.bounds import NOT_NEGATIVE, bounded
 from nas_apps.core.errors import UserError
 from nas_apps.core.op import OpArgs, OpTable
-from nas_apps.core.parts.drop import Drop, Edge
+from nas_apps.core.parts.drop import Drop, DropBlock, Edge
 from nas_apps.core.parts.probe import probe
 from nas_apps.core.progress import Progress, Ramp, value
 from nas_apps.core.space import NONE, SKIP
@@ -102,7 +102,7 @@ class Full:
     drop: Drop | None = None
 
     def edge(self, options: tuple[str, ...], ops: OpTable, args: OpArgs) -> nn.Module:
-        return MixedOp({name: ops[name](args) for name in options}, self.drop)
+        return _mixed(options, ops, args, self.drop)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Partial:
         if self.k < 1 or args.channels % self.k:
             raise UserError(f"variant.wiring.k: {self.k} does not divide the {args.channels} channels of a cell")
         narrow = replace(args, channels=args.channels // self.k)
-        inner = MixedOp({name: ops[name](narrow) for name in options}, self.drop)
+        inner = _mixed(options, ops, narrow, self.drop)
         return inner if self.k == 1 else _PartialEdge(inner, self.k, args)
 
 
@@ -165,7 +165,7 @@ class AuxSkip:
             raise ValueError(f"rate.end: got {self.rate.end}; allowed: 0, since the derived network has no such skip")
 
     def edge(self, options: tuple[str, ...], ops: OpTable, args: OpArgs) -> nn.Module:
-        mixed = MixedOp({name: ops[name](args) for name in options}, self.drop)
+        mixed = _mixed(options, ops, args, self.drop)
         return _AuxSkipEdge(mixed, ops[SKIP](args), self.rate) if SKIP in ops else mixed
 
 
@@ -178,6 +178,15 @@ class _AuxSkipEdge(nn.Module):
         y: Tensor = self.mixed(x, row, *context)
         rate = value(self._rate, row.progress)
         return y + rate * self.skip(x, *context) if rate else y
+
+
+def _mixed(options: tuple[str, ...], ops: OpTable, args: OpArgs, drop: Drop | None) -> MixedOp:
+    if isinstance(drop, DropBlock) and args.axis != 1:
+        raise UserError(
+            "variant.wiring.drop: 'drop_block' drops blocks of maps, channels first, and here they come last; "
+            "allowed here: null, skip_dropout"
+        )
+    return MixedOp({name: ops[name](args) for name in options}, drop)
 
 
 WIRINGS: dict[str, type[Wiring]] = {"aux_skip": AuxSkip, "full": Full, "partial": Partial}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import wave
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,8 @@ from nas_apps.core import files
 from nas_apps.core.errors import UserError, require
 
 Samples = NDArray[np.float32]  # [N], -1 to 1
+
+_CUT = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 RATE = 16000
 """Samples a second of the corpora that are generated here, as in AISHELL-1."""
@@ -43,7 +46,7 @@ def sample_rate(path: Path) -> int:
 
 def read_audio(path: Path, rate: int, begin: float = 0.0, end: float | None = None) -> Samples:
     """The samples of a mono file, or of a part of it in seconds; UserError for a file of another rate, with more than
-    one channel, without samples, or with ones that are not numbers."""
+    one channel, cut short, without samples, or with ones that are not numbers."""
     import soundfile
 
     try:
@@ -52,6 +55,8 @@ def read_audio(path: Path, rate: int, begin: float = 0.0, end: float | None = No
                 raise UserError(f"{path}: got {file.samplerate} samples a second; allowed: {rate}, as in the corpus")
             if file.channels != 1:
                 raise UserError(f"{path}: got {file.channels} channels; allowed: 1 (mono)")
+            if is_cut(file.extra_info):
+                raise UserError(f"{path}: is cut short: its header tells of more than there is; mend or remove it")
             first = round(begin * rate)
             last = file.frames if end is None else round(end * rate)
             if not first < last <= file.frames:
@@ -63,6 +68,17 @@ def read_audio(path: Path, rate: int, begin: float = 0.0, end: float | None = No
     if not np.isfinite(samples).all():
         raise UserError(f"{path}: got samples that are not finite; allowed: numbers from -1 to 1")
     return samples
+
+
+def is_cut(log: str) -> bool:
+    """Whether a wav lacks some of the bytes that its header tells of, by what libsndfile says while it opens one. What
+    is written to a pipe, of an unknown length, tells of 2 GB or more.
+
+    >>> is_cut("data : 64000 (should be 44000)"), is_cut("data : 64000"), is_cut("data : 4294967295 (should be 44000)")
+    (True, False, False)
+    """
+    found = _CUT.search(log)
+    return found is not None and int(found[2]) < int(found[1]) < 2**31 - 2**16
 
 
 def write_corpus(root: Path, recordings: Iterable[Recording]) -> None:

@@ -39,6 +39,11 @@ class Decoding:
         bounded(self, COUNT, "beam")
         bounded(self, SHARE, "ctc")
 
+    def check(self, tokens: int) -> None:
+        """Refuse a beam that is wider than there are tokens."""
+        if self.beam > tokens:
+            raise UserError(f"beam: got {self.beam}; allowed: at most the number of tokens, {tokens}")
+
 
 def beam_search(
     network: ESPnetASRModel, utterances: Iterable[Tensor], settings: Decoding = Decoding()
@@ -49,8 +54,7 @@ def beam_search(
     Each is decoded on its own, as `espnet2.bin.asr_inference` does it, with the same result.
     """
     vocabulary = len(network.token_list)
-    if settings.beam > vocabulary:
-        raise UserError(f"beam: got {settings.beam}; allowed: at most the number of tokens, {vocabulary}")
+    settings.check(vocabulary)
     search = BatchBeamSearch(
         scorers={
             "decoder": network.decoder,

@@ -86,12 +86,17 @@ class Source:
         utterances: tuple[Utterance, ...] = getattr(self.corpus, part)
         return speech_of(utterances[:most], self.features(part), self.tokens, training=False)
 
+    def held_out(self, share: float, most: int | None) -> Speech:
+        """What is decoded in a search: at most so many utterances of the training set's second half."""
+        utterances = halves(self.corpus.train, share, 0)[1]
+        return speech_of(utterances[:most], self.features("train"), self.tokens, training=False)
+
     def say_faults(self, parts: Mapping[str, Speech]) -> None:
-        """Tell the user what is left out of the corpus and of these parts of it, and what cannot be said."""
-        notices = [*self.corpus.notices(), *(n for name, speech in parts.items() for n in speech.notices(name))]
-        for part in ("dev", "test"):
-            unknown = self.tokens.notice(part, [u.text for u in getattr(self.corpus, part)])
-            notices += [unknown] if unknown else []
+        """Tell the user what is left out of the corpus and of these parts of it, and what of them cannot be said."""
+        notices = self.corpus.notices()
+        for name, speech in parts.items():
+            unknown = self.tokens.notice(name, [u.text for u in speech.utterances])
+            notices += [*speech.notices(name), *([unknown] if unknown else [])]
         for notice in notices:
             logs.say(notice)
 

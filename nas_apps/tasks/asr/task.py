@@ -21,7 +21,7 @@ from nas_apps.core.seeds import mix
 from nas_apps.core.space import Space
 from nas_apps.core.task import Optimisation, Streams
 from nas_apps.tasks.asr import export
-from nas_apps.tasks.asr.batches import Batches, evaluation_batches
+from nas_apps.tasks.asr.batches import Batches, Speech, evaluation_batches
 from nas_apps.tasks.asr.cache import default_cache
 from nas_apps.tasks.asr.cer import cer
 from nas_apps.tasks.asr.decode import Decoding, beam_search, ctc_greedy
@@ -116,10 +116,17 @@ class ASRTask:
         return optimisation(objective, phase.weights)
 
     def streams(self, objective: nn.Module, phase: Phase, runtime: Runtime, *, seed: int, halves: bool) -> Streams:
+        if phase.drop_path:
+            raise UserError(
+                f"{phase.name}.drop_path: an operation here carries its residual: an utterance would be lost with it; "
+                "allowed: 0"
+            )
         source = self._source()
         parts = source.train(self.train_share, split=halves)
+        later = self._held_out(phase)  # audio at fault and a beam too wide are told of before anything runs
+        self.decoding.check(len(source.tokens))
         if runtime.leads:
-            source.say_faults(dict(zip(("train", "train, the architecture's half"), parts, strict=False)))
+            source.say_faults(dict(zip(("train", "train, the architecture's half"), parts, strict=False)) | later)
         seed = mix(seed, phase.name == "train")
         train = Batches(parts[0], phase.batch_size, runtime, seed=seed)
         if not halves:
@@ -129,13 +136,15 @@ class ASRTask:
 
     def evaluate(self, objective: nn.Module, phase: Phase, runtime: Runtime) -> dict[str, float]:
         """Character error rates by beam search (`cer`) and on CTC's best path (`cer_ctc_greedy`), with the loss and
-        the decoder's accuracy while it is shown the text: of a search on the dev set, of a final training on the test
-        set, and as `dev_...` on the dev set."""
-        dev = self._decoded(objective, phase, runtime, "dev")
-        if phase.name == "search":
-            return dev
-        test = self._decoded(objective, phase, runtime, "test")
-        return {**test, **{f"dev_{name}": value for name, value in dev.items()}}
+        the decoder's accuracy while it is shown the text. In a search, which never reads the dev and test sets, of the
+        architecture's half of the training set; of a final training on the test set, and as `dev_...` on the dev set.
+        """
+        of = {"dev": "dev_"} if phase.name == "train" else {}
+        return {
+            f"{of.get(part, '')}{name}": value
+            for part, speech in self._held_out(phase).items()
+            for name, value in self._decoded(objective, phase, runtime, speech).items()
+        }
 
     def example(self, objective: nn.Module, phase: Phase) -> tuple[nn.Module, tuple[object, ...]]:
         """The encoder: the rest is the same whatever is searched."""
@@ -176,9 +185,15 @@ class ASRTask:
         cache = default_cache() if self.cache is None else Path(self.cache)
         return _source(Source(self.data, cache, self.mels, self.mini, self.digits, self.subset, self.skip_faulty))
 
-    def _decoded(self, objective: nn.Module, phase: Phase, runtime: Runtime, part: str) -> dict[str, float]:
+    def _held_out(self, phase: Phase) -> dict[str, Speech]:
+        """What is decoded, by its part."""
+        source, most = self._source(), phase.data.most
+        if phase.name == "search":
+            return {"the part of train that is decoded": source.held_out(self.train_share, most)}
+        return {part: source.heard(part, most) for part in ("test", "dev")}
+
+    def _decoded(self, objective: nn.Module, phase: Phase, runtime: Runtime, speech: Speech) -> dict[str, float]:
         source, network = self._source(), objective.network
-        speech = source.heard(part, phase.data.most)
         sums = {"loss": 0.0, "ctc_loss": 0.0, "attention_loss": 0.0, "accuracy": 0.0}
         said: list[tuple[str, str, str]] = []  # what was said, what the beam search heard, and what CTC did
         objective.eval()
