@@ -61,6 +61,7 @@ class Choice:
     `kind` says what is decided ("op", "edge", "parent", ...): a relaxation is chosen for each kind. `dag` is there when
     the rows are the edges of a cell. `keep` is how many options of each row a genotype keeps, where the space says so:
     a choice of the kind "parent" has one row, of the states that one node may be computed from, and keeps `keep`.
+    `parents` is there when the options are nodes of a tree: option k extends option `parents[k]`, or none if that is -1.
 
     >>> Choice.uniform(("skip_connect", "conv"), rows=3).shape
     (3, 2)
@@ -70,6 +71,7 @@ class Choice:
     kind: str = "op"
     dag: Dag | None = None
     keep: int | None = None
+    parents: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.rows or not self.rows[0]:
