@@ -69,7 +69,7 @@ class Upscaler(nn.Module):
         self.scale, self._read = scale, fill.weights(EXIT, 0)
 
     def forward(self, x: Tensor, widths: Widths = "sampled") -> Tensor:
-        y = self.tail(self._features(self.stem(x), widths))
+        y: Tensor = self.tail(self._features(self.stem(x), widths))
         return (y.tanh() + 1) / 2 if self.bicubic is None else y + self.bicubic(x)
 
     def _features(self, stem: Tensor, widths: Widths) -> Tensor:
@@ -113,7 +113,7 @@ class Bicubic(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         device = x.device.type
-        mixed = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        mixed = torch.amp.autocast_mode.is_autocast_available(device) and torch.is_autocast_enabled(device)
         with torch.autocast(device, enabled=False) if mixed else nullcontext():  # 8 bits are not enough for an image
             padded = functional.pad(x.to(self.taps), (2, 2, 2, 2), mode="replicate")
             return functional.pixel_shuffle(functional.conv2d(padded, self.taps, groups=3), self.scale)
