@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from nas_apps.core.bounds import COUNT, bounded
+from nas_apps.core.cache import key, made_once
 from nas_apps.core.errors import UserError, require
 from nas_apps.tasks.asr.audio import read_audio
-from nas_apps.tasks.asr.cache import key, made_once
 from nas_apps.tasks.asr.corpus import Utterance
 
 _VERSION = 1  # of what is made from the same settings

@@ -1,4 +1,4 @@
-"""Folders that are made once and then only read: generated corpora, and features."""
+"""Folders that are made once and then only read: generated corpora, features, decoded images."""
 
 from __future__ import annotations
 
