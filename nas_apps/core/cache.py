@@ -26,6 +26,16 @@ def key(*parts: object) -> str:
     return digest.hexdigest()[:16]
 
 
+def stamp(path: Path) -> tuple[object, ...]:
+    """What changes when a file does: its place, size and time; its place alone when it is not there."""
+    path = path.expanduser().absolute()
+    try:
+        stat = path.stat()
+    except OSError:
+        return (str(path),)
+    return str(path), stat.st_size, stat.st_mtime_ns
+
+
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
     """`folder`, filled by `make` if it is not there.
 
