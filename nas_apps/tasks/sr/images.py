@@ -25,12 +25,13 @@ class Picture(NamedTuple):
     """What is in an image's file.
 
     pixels: uint8 [H, W, 3]. grey: whether it has one channel, which is then all three. deep: whether it has 16 bits, of
-    which the upper 8 are taken.
+    which the upper 8 are taken. alpha: how opaque it is, uint8 [H, W]; None where all of it is.
     """
 
     pixels: Pixels
     grey: bool = False
     deep: bool = False
+    alpha: Pixels | None = None
 
 
 def read_image(path: Path) -> Pixels:
@@ -38,8 +39,9 @@ def read_image(path: Path) -> Pixels:
     return read_picture(path).pixels
 
 
-def read_picture(path: Path) -> Picture:
-    """An image of any kind that has no transparent pixels: it is not known what colours those would show."""
+def read_picture(path: Path, *, alpha: bool = False) -> Picture:
+    """An image of any kind; of transparent pixels only where `alpha` is asked for, since what colours those would show
+    is not known."""
     require("PIL", extra="sr")
     from PIL import Image as pillow
     from PIL import ImageOps
@@ -47,7 +49,7 @@ def read_picture(path: Path) -> Picture:
     try:
         with pillow.open(path) as image:
             deep = "16" in str([tile[3] for tile in image.tile])  # Pillow's name of how the file holds pixels
-            return _picture(ImageOps.exif_transpose(image), deep=deep)
+            return picture_of(ImageOps.exif_transpose(image), deep=deep, alpha=alpha)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     # What Pillow raises for files that are cut short, damaged, not images, or too large to be meant.
@@ -56,7 +58,8 @@ def read_picture(path: Path) -> Picture:
         raise UserError(f"{path}: cannot read this image ({reason}); mend or remove it") from None
 
 
-def _picture(image: Image, *, deep: bool) -> Picture:
+def picture_of(image: Image, *, deep: bool = False, alpha: bool = False) -> Picture:
+    """What is in an image that is read. deep, alpha: whether its file has 16 bits, whether it may be transparent."""
     if image.mode == "F":
         raise UserError("its pixels are floats; allowed: 8 or 16 bits")
     if image.mode.startswith("I"):  # Pillow would clip at 255
@@ -64,15 +67,16 @@ def _picture(image: Image, *, deep: bool) -> Picture:
         if numbers.min() < 0 or numbers.max() >= 2**16:
             raise UserError("its pixels have more than 16 bits; allowed: 8 or 16")
         return Picture(np.repeat((numbers >> 8).astype(np.uint8)[..., None], 3, 2), grey=True, deep=True)
-    if image.has_transparency_data:
-        alpha = np.asarray(image.convert("RGBA"))[..., 3]
-        if alpha.min() < 255:
-            raise UserError(f"{(alpha < 255).mean():.0%} of its pixels are transparent; allowed: none")
-    return Picture(np.array(image.convert("RGB")), image.mode in _GREY, deep)
+    opaque = np.asarray(image.convert("RGBA"))[..., 3] if image.has_transparency_data else None
+    if opaque is not None and opaque.min() == 255:
+        opaque = None
+    if opaque is not None and not alpha:
+        raise UserError(f"{(opaque < 255).mean():.0%} of its pixels are transparent; allowed: none")
+    return Picture(np.array(image.convert("RGB")), image.mode in _GREY, deep, opaque)
 
 
 def write_image(path: Path, pixels: Pixels) -> None:
-    """Write a PNG of uint8 [H, W, 3], whole or not at all."""
+    """Write a PNG of uint8 [H, W, 3], whole or not at all; [H, W] is grey, a channel more than 1 or 3 is alpha."""
     require("PIL", extra="sr")
     from PIL import Image as pillow
 
