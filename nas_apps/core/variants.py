@@ -18,11 +18,12 @@ from nas_apps.core.parts.relax import (
     GumbelRanks,
     GumbelSoftmax,
     GumbelTopK,
-    Relaxation,
     Sigmoid,
     Softmax,
 )
+from nas_apps.core.parts.relaxation import Relaxation
 from nas_apps.core.parts.schedule import FirstOrder, Joint, NoSearch, Schedule, Unrolled
+from nas_apps.core.parts.sparse import Sparsemax, SparsestMax
 from nas_apps.core.parts.stop import EigenvalueStop, Never, StopRule
 from nas_apps.core.parts.wiring import AuxSkip, Full, Partial, Wiring
 from nas_apps.core.refusals import refuse
@@ -68,13 +69,16 @@ class Variant:
     @property
     def relaxations(self) -> Mapping[str, Relaxation]:
         """The relaxation of each kind of choice. A node has several parents, so they are never sampled one by one:
-        where operations are, parents have the soft weights of the same draw, as in the code of arXiv:2001.10422."""
+        where operations are, parents have the soft weights of the same draw, as in the code of arXiv:2001.10422. Nor
+        are all but one of them pruned away."""
         edges = {} if self.edges is None else {"edge": self.edges}
         parents = self.edges or self.relax
         if isinstance(parents, GumbelOneHot | GumbelTopK | GumbelRanks):
             parents = GumbelSoftmax(parents.temperature)
-        elif parents.sparse:
+        elif isinstance(parents, BinaryGate):
             parents = GumbelSoftmax(1.0)
+        elif isinstance(parents, SparsestMax):
+            parents = Sparsemax()
         return {"op": self.relax, "parent": parents if parents.simplex else Softmax(), **edges}
 
 
