@@ -82,6 +82,10 @@ def _edges(v: Variant) -> tuple[str | bool, ...]:
         by_edges
         and v.edges is None
         and "derive.by: 'edges' ranks edges by their own weight, and without `edges` all are equal",
+        v.widths is not None
+        and (not v.widths.simplex or isinstance(v.widths, BinaryGate | GumbelRanks))
+        and "widths: a convolution has one width, whose options share a weight of 1 in one net; use 'softmax', "
+        "'gumbel_one_hot' or 'sparsest_max'",
     )
 
 
@@ -138,6 +142,8 @@ def search_space(task: Task, variant: Variant) -> Space:
     if edges is not None and edges.sparse and not isinstance(edges, Sparsemax):
         drawn = variant.edge_set * (edges.k if isinstance(edges, GumbelTopK) else 1)
     how = "left in the end" if isinstance(edges, SparsestMax) else "drawn"
+    if variant.widths is not None and all(choice.kind != "width" for choice in space.values()):
+        raise UserError("variant.widths: this space decides no widths; allowed here: null")
     for name, choice in space.items():
         if drawn and choice.kind == "parent":
             raise UserError(

@@ -216,6 +216,7 @@ REFUSED = {
     "variant.edge_set=2": "variant.edge_set: 2 chooses pairs of edges",
     "variant.edge_set=2 variant.edges=gumbel_one_hot": "variant.edge_set: a pair has one weight and two operations",
     "variant.derive.by=edges": "variant.derive.by: 'edges' ranks edges by their own weight",
+    "variant.widths=gumbel_top_k": "variant.widths: a convolution has one width, whose options share",
     "variant=sdarts_rs variant.relax=gumbel_one_hot": "variant.perturb: under exact zeros a row runs some of its",
     "variant=sdarts_adv variant.relax=sigmoid": "variant.perturb: neighbours are sought on the simplex",
     "variant=single_darts variant.perturb=mean_shift": "variant.perturb: 'joint' steps weights and logits with",
