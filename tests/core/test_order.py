@@ -72,8 +72,9 @@ def test_enough_of_either_order_ends_with_the_root_and_none_moves_nothing(relax:
             made.logits["net.exit"][0, 6] = 3.0
         order = Order(form, weight=1.0)
         for _ in range(200):
+            slope = slopes(order, made)["net.exit"]
             with torch.no_grad():
-                made.logits["net.exit"] -= 0.05 * slopes(order, made)["net.exit"]
+                made.logits["net.exit"].sub_(slope, alpha=0.05)
         best = Strongest()(made.space, made.scores(), torch.Generator()).kept["net.exit"]
         assert best == ((("c",),) if first else (("ccuc",),))
 
