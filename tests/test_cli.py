@@ -28,8 +28,9 @@ from nas_apps.core import checkpoint, config
 from nas_apps.core.cell import Fixed
 from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
+from nas_apps.core.papers import PAPERS
 from nas_apps.core.parts.relax import RELAXATIONS
-from nas_apps.core.variants import PAPERS, VARIANTS
+from nas_apps.core.variants import VARIANTS
 
 TASKS = ", ".join(sorted(point.name for point in entry_points(group="nas_apps.tasks")))
 TINY = ("task=toy", "task.points=96", "search.epochs=4", "search.batch_size=16", "search.log_steps=1",
