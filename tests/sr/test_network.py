@@ -29,6 +29,8 @@ SMALL = SRSpace(Tree(cells=3, ups=1, searched=2), channels=24, ops_per_cell=3)
 LARGE = replace(SMALL, tree=Tree("A", cells=3, ups=2, searched=2))
 TALL = replace(SMALL, tree=Tree("A", cells=3, ups=1, searched=2))
 NETS = [(SMALL, 2), (SMALL, 3), (SMALL, 4), (LARGE, 4), (TALL, 2), (TALL, 3)]
+NETS += [(replace(SMALL, ops_per_cell=1), 2), (replace(SMALL, widths=(0.5,)), 2)]
+NETS += [(replace(SMALL, tree=Tree(cells=3, ups=1, searched=1), widths=(0.5, 0.6)), 2)]
 
 
 def arch_of(space: SRSpace, relax: Relaxation | None = None) -> Arch:
