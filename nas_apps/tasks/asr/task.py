@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from nas_apps.core.bounds import COUNT, SHARE, bounded
+from nas_apps.core.cache import default_cache
 from nas_apps.core.cell import Fill
 from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
@@ -22,7 +23,6 @@ from nas_apps.core.space import Space
 from nas_apps.core.task import Optimisation, Streams
 from nas_apps.tasks.asr import export
 from nas_apps.tasks.asr.batches import Batches, evaluation_batches
-from nas_apps.tasks.asr.cache import default_cache
 from nas_apps.tasks.asr.cer import cer
 from nas_apps.tasks.asr.decode import Decoding, beam_search, ctc_greedy
 from nas_apps.tasks.asr.digits import DigitStrings
