@@ -35,7 +35,7 @@ def space_of(name: str) -> SRSpace:
 def test_published_networks_cost_what_the_tables_say(name: str) -> None:
     space, genotype = space_of(name), find(name, space_of(name))
     with torch.device("meta"):
-        network = Upscaler(Fixed(space.choices(), genotype), space, Network(), 4)
+        network = Upscaler(Fixed(space.choices(), genotype), space, Network(global_skip=False), 4)
         found = cost(network, torch.zeros(1, 3, *SIZE))
     assert (found.params, found.macs) == COUNTS[name]
     weights = one_hot(space.choices(), genotype).weights
@@ -46,7 +46,7 @@ def test_the_super_net_of_the_paper_has_28_million_parameters() -> None:
     space = SRSpace()
     arch = Arch(space.choices(), {kind: Softmax() for kind in ("exit", "op", "width")})
     with torch.device("meta"):
-        assert count_params(Upscaler(Mixed(arch, Full()), space, Network(), 4)) == 28_409_648
+        assert count_params(Upscaler(Mixed(arch, Full()), space, Network(global_skip=False), 4)) == 28_409_648
 
 
 def test_every_published_name_is_counted() -> None:
