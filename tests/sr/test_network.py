@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from nas_apps.core.arch import Arch, one_hot
 from nas_apps.core.cell import Fixed, Mixed
@@ -21,7 +20,8 @@ from nas_apps.core.progress import DONE
 from nas_apps.core.space import Space
 from nas_apps.tasks.sr.cells import SRCell, Width
 from nas_apps.tasks.sr.costs import prices
-from nas_apps.tasks.sr.network import Bicubic, Network, Upscaler
+from nas_apps.tasks.sr.network import Network, Upscaler
+from nas_apps.tasks.sr.resize import Bicubic
 from nas_apps.tasks.sr.spaces import EXIT, OP, WIDTH, SRSpace
 from nas_apps.tasks.sr.tree import Tree
 
@@ -29,6 +29,8 @@ SMALL = SRSpace(Tree(cells=3, ups=1, searched=2), channels=24, ops_per_cell=3)
 LARGE = replace(SMALL, tree=Tree("A", cells=3, ups=2, searched=2))
 TALL = replace(SMALL, tree=Tree("A", cells=3, ups=1, searched=2))
 NETS = [(SMALL, 2), (SMALL, 3), (SMALL, 4), (LARGE, 4), (TALL, 2), (TALL, 3)]
+NETS += [(replace(SMALL, ops_per_cell=1), 2), (replace(SMALL, widths=(0.5,)), 2)]
+NETS += [(replace(SMALL, tree=Tree(cells=3, ups=1, searched=1), widths=(0.5, 0.6)), 2)]
 
 
 def arch_of(space: SRSpace, relax: Relaxation | None = None) -> Arch:
@@ -278,32 +280,6 @@ def test_a_price_is_differentiable_and_takes_many_weights_at_once() -> None:
     stacked = {name: torch.stack([table[name] for table in tables]) for name in tables[0]}
     assert price(stacked).tolist() == [float(price(table)) for table in tables]
     assert 0 < price.reference < float(price(one_hot(price.space, full("cccu", "residual", "24")).weights))
-
-
-# The enlargement that a network adds to.
-
-
-def test_the_taps_are_those_of_matlab() -> None:
-    taps = Bicubic(2).taps[:4].reshape(2, 2, 5, 5)[:, 0].sum(-1)  # of the rows of new pixels
-    half = [-0.0234375, 0.2265625, 0.8671875, -0.0703125]
-    assert taps.tolist() == [[*half, 0.0], [0.0, *reversed(half)]]
-
-
-@pytest.mark.parametrize("scale", [2, 3, 4])
-def test_the_enlargement_is_bicubic_with_a_border_that_repeats(scale: int) -> None:
-    x = image((9, 8)).double()
-    padded = functional.pad(x, (4, 4, 4, 4), mode="replicate")
-    size = ((9 + 8) * scale, (8 + 8) * scale)
-    known = functional.interpolate(padded, size, mode="bicubic", antialias=True)  # a = -0.5, as Keys
-    inner = known[..., 4 * scale : -4 * scale, 4 * scale : -4 * scale]
-    assert torch.allclose(Bicubic(scale).double()(x), inner, atol=1e-6)
-    assert torch.allclose(Bicubic(scale)(torch.ones(1, 3, 1, 1)), torch.ones(1, 3, scale, scale))
-
-
-def test_the_enlargement_keeps_its_precision_under_autocast() -> None:
-    with torch.autocast("cpu", torch.bfloat16):
-        y = Bicubic(2)(image())
-    assert torch.equal(y, Bicubic(2)(image()))
 
 
 def test_a_network_without_operations_to_add_is_the_bicubic_enlargement() -> None:

@@ -57,7 +57,7 @@ class TreePrice:
         whole = torch.zeros_like(self._costs[0, 0], device=ops.device)  # [W + 1]: the last is that of all channels
         whole[-1] = 1
         whole = whole.expand(*ops.shape[:-2], 1, -1)
-        inner = ops.new_ones(*ops.shape[:-2], space.ops_per_cell - 1, 1)  # where there is one width
+        inner = ops.new_ones(*ops.shape[:-2], space.ops_per_cell - 1, len(space.width_options))  # of one width
         if space.has_widths:
             inner = _of_cells(weights[WIDTH].double(), space.ops_per_cell - 1)  # [..., cells, K - 1, W]
         inner = torch.cat([inner, torch.zeros_like(inner[..., :1])], -1)
