@@ -11,7 +11,7 @@ from nas_apps.core import checkpoint, files, logs
 from nas_apps.core.arch import Arch
 from nas_apps.core.budget import limit, settled
 from nas_apps.core.checkpoint import checkpoints_of
-from nas_apps.core.config import Recipe
+from nas_apps.core.config import Recipe, task_name
 from nas_apps.core.diagnosis import collapsed, frozen, read_history
 from nas_apps.core.ending import evaluated, found, leave
 from nas_apps.core.errors import UserError
@@ -26,6 +26,7 @@ from nas_apps.core.refusals import search_space
 from nas_apps.core.report import Report
 from nas_apps.core.runtime import start
 from nas_apps.core.searching import Searching, stage_of
+from nas_apps.core.task import Loads
 from nas_apps.core.watch import adaptive, ask
 
 
@@ -122,6 +123,14 @@ def evaluate(folder: str | Path) -> dict[str, float]:
         learner, _ = train_learner(recipe, genotype, runtime)
         learner.load_state_dict(state["learner"])
         return evaluated(recipe, learner, recipe.train, {"": learner.arch.expected()})
+
+
+def load(folder: str | Path) -> Any:
+    """The trained network of a run folder, as the users of its domain have it, on the CPU."""
+    task = read_recipe(Path(folder)).task
+    if not isinstance(task, Loads):
+        raise UserError(f"{folder}: of the task {task_name(task)!r}, which loads no networks; allowed: one that does")
+    return task.load(Path(folder))
 
 
 def look_up(folder: str | Path, table: str | Path) -> dict[str, float]:

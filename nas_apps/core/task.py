@@ -117,6 +117,15 @@ class Canonical(Protocol):
         ...
 
 
+@runtime_checkable
+class Loads(Protocol):
+    """A task whose trained networks can be used without its data."""
+
+    def load(self, folder: Path) -> Any:
+        """The network that `export` wrote into `folder` as its users have it, on the CPU, evaluating."""
+        ...
+
+
 class Task(Protocol):
     """A domain: its space, its networks, its data and what "better" means. A frozen dataclass; its fields are the
     keys under `task` in a recipe. It may be one that has `Prices`, and one whose genotypes are `Canonical`."""

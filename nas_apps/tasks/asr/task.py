@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -168,6 +168,10 @@ class ASRTask:
             frontend=self.mels.conf(source.corpus.sample_rate),
             statistics=statistics,
         )
+
+    def load(self, folder: Path) -> Any:
+        """The trained recogniser, as ESPnet's own decoding."""
+        return export.load(folder)
 
     def _space(self) -> ASRSpace:
         return ASRSpace(self.space, self.nodes, self.keep, self.ops)

@@ -1,4 +1,4 @@
-"""Trained up-samplers as files, and back. Reading them needs torch and this package: no images, and nothing of a search."""
+"""Trained up-samplers as files, and back. Reading them needs neither the images nor anything else of a search."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def write_onnx(network: Upscaler, path: Path) -> None:
         torch.onnx.export(
             network,
             (example,),
-            buffer,
+            buffer,  # type: ignore[arg-type]  # a file or a buffer, where it traces
             dynamo=False,
             opset_version=17,
             input_names=["image"],

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,9 +18,6 @@ from nas_apps.tasks.sr.export import load_network, write_onnx
 from nas_apps.tasks.sr.images import Picture, picture_of, read_picture, to_pixels, to_tensor
 from nas_apps.tasks.sr.network import Upscaler
 from nas_apps.tasks.sr.resize import Pixels, bicubic
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 TILE = 256
 """The side of a tile, in pixels of the image that is enlarged."""
@@ -129,7 +126,7 @@ class Enlarger:
 
     def _tiles(self, height: int, width: int, tile: int) -> Iterator[tuple[Span, Span]]:
         margin = reach(self.network)
-        return product(*(spans(size, tile, margin, self.scale) for size in (height, width)))
+        return product(spans(height, tile, margin, self.scale), spans(width, tile, margin, self.scale))
 
     @torch.no_grad()
     def _run(self, part: Tensor) -> Tensor:
