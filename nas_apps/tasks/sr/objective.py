@@ -41,7 +41,9 @@ class Loss:
             raise ValueError("pixel, content: both are 0; allowed: more than 0 for one of them, or both")
         if (self.vgg is None) == bool(self.content):
             given = "not given" if self.vgg is None else f"got {self.vgg}"
-            raise ValueError(f"vgg: {given} with content {self.content}; allowed: a file with content above 0, only then")
+            raise ValueError(
+                f"vgg: {given} with content {self.content}; allowed: a file with content above 0, only then"
+            )
 
 
 class Restoration(nn.Module):
@@ -53,7 +55,9 @@ class Restoration(nn.Module):
     teacher: makes the images to come near to, in the place of the real ones.
     """
 
-    def __init__(self, network: Upscaler, loss: Loss, *, sandwich: bool, teacher: Callable[[Tensor], Tensor] | None) -> None:
+    def __init__(
+        self, network: Upscaler, loss: Loss, *, sandwich: bool, teacher: Callable[[Tensor], Tensor] | None
+    ) -> None:
         super().__init__()
         self.network, self._loss, self._teacher = network, loss, teacher
         self._passes = _PASSES if sandwich else _PASSES[:1]

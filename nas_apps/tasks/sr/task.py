@@ -24,9 +24,11 @@ from nas_apps.core.seeds import mix
 from nas_apps.core.space import Space
 from nas_apps.core.tagged import Tagged
 from nas_apps.core.task import Optimisation, Streams
+from nas_apps.tasks.sr import export
+from nas_apps.tasks.sr.compare import write_comparison
 from nas_apps.tasks.sr.costs import prices
 from nas_apps.tasks.sr.images import to_pixels, to_tensor
-from nas_apps.tasks.sr.metrics import Figures, average, bicubic_figures, compare
+from nas_apps.tasks.sr.metrics import Protocol, average, bicubic_figures, compare
 from nas_apps.tasks.sr.network import Network, Upscaler, up_factor
 from nas_apps.tasks.sr.objective import SANDWICH, Loss, Restoration
 from nas_apps.tasks.sr.optimisation import Weights, optimisation
@@ -36,9 +38,12 @@ from nas_apps.tasks.sr.photographs import NAME
 from nas_apps.tasks.sr.published import find
 from nas_apps.tasks.sr.sets import PhotoSet, count_notice, halves, load_photos, load_test
 from nas_apps.tasks.sr.spaces import OPS, SRSpace
+from nas_apps.tasks.sr.teacher import Teacher
 from nas_apps.tasks.sr.tree import Tree
+from nas_apps.tasks.sr.upscale import Enlarger
+from nas_apps.tasks.sr.upscale import load as load_enlarger
 
-PROTOCOL: Literal["C"] = "C"
+PROTOCOL: Protocol = "C"
 SIZE = (256, 256)  # of the image that costs are told of, in low resolution
 
 
@@ -62,10 +67,8 @@ class SRTask:
     ops_per_cell: int = 5
     ops: tuple[str, ...] = OPS
     widths: tuple[float, ...] = SRSpace.widths
-    target: Literal["truth", "teacher"] = "truth"
-    """What is learned: the images, or what a teacher makes of their low-resolution ones."""
     teacher: str | None = None
-    """A file of the weights of a network that spandrel knows."""
+    """The file of a network that spandrel knows, whose images are learned from; the real ones when not given."""
     loss: Loss = Loss()
     train_share: float = 0.5
     """Share of the training images that the weights learn from in a bilevel search."""
@@ -82,9 +85,6 @@ class SRTask:
     def __post_init__(self) -> None:
         bounded(self, SHARE, "train_share")
         bounded(self, COUNT, "held_out")
-        if (self.target == "teacher") != (self.teacher is not None):
-            given = "not given" if self.teacher is None else f"got {self.teacher}"
-            raise ValueError(f"teacher: {given} with target {self.target}; allowed: a file with target=teacher, only then")
         up_factor(self.space.tree, self.scale)
 
     @property
@@ -107,7 +107,8 @@ class SRTask:
     def build(self, fill: Fill, phase: Phase) -> Restoration:
         network = Upscaler(fill, self.space, phase.network, self.scale)
         sandwich = phase.name == "search" and self.space.has_widths
-        return Restoration(network, self.loss, sandwich=sandwich, teacher=self._teacher())
+        teacher = None if self.teacher is None else Teacher(self.teacher, self.scale)
+        return Restoration(network, self.loss, sandwich=sandwich, teacher=teacher)
 
     def optimisation(self, objective: nn.Module, phase: Phase) -> Optimisation:
         return optimisation(objective, phase.weights)
@@ -120,7 +121,9 @@ class SRTask:
         parts = self._halves() if halves else (self._photos().train,)
         seed = mix(seed, phase.name == "train")
         first, *second = (
-            Patches(pairs.of_side(crops.side, skip=self.skip_faulty), crops, phase.batch_size, runtime, seed=seed, use=use)
+            Patches(
+                pairs.of_side(crops.side, skip=self.skip_faulty), crops, phase.batch_size, runtime, seed=seed, use=use
+            )
             for pairs, use in zip(parts, ("train", "valid"), strict=False)
         )
         return Streams(first, Tagged(second[0], **{SANDWICH: False}) if second else first, first.epoch)
@@ -130,13 +133,11 @@ class SRTask:
         final training on the test images and on each of `tests`, by its name. Only the photographs and DIV2K have test
         images of their own; for another folder, the first of `tests` stands for them, or else what a search holds out.
         """
-        photos = self._photos()
         if phase.name == "search":
-            return _figures(objective, photos.valid, runtime)
-        tests = self._tests()
-        first = photos.test or (tests[0] if tests else photos.valid)
+            return _figures(objective, self._photos().valid, runtime)
+        first = self._first()
         found = _figures(objective, first, runtime)
-        for pairs in tests:
+        for pairs in self._tests():
             own = found if pairs is first else _figures(objective, pairs, runtime)
             found |= {f"{pairs.name}/{name}": own[name] for name in _NAMES}
         return found
@@ -155,8 +156,23 @@ class SRTask:
         raise UserError(f"{table}: task sr has no tables of known results")
 
     def export(self, objective: nn.Module, genotype: Genotype, phase: Phase, folder: Path) -> None:
-        """Write what rebuilds the network, and a comparison of it with bicubic interpolation on a test image."""
-        raise NotImplementedError
+        """Write what rebuilds the network, and a comparison of it with bicubic interpolation on an image."""
+        about = {"data": self.data, "protocol": PROTOCOL}
+        export.write(objective.network, genotype, self.space, phase.network, folder, about=about)
+        pairs = self._first()
+        lr = to_tensor(pairs.lr(0), next(objective.parameters()).device)
+        with torch.no_grad():
+            ours = to_pixels(objective.network(lr[None])[0])
+        write_comparison(folder / "comparison.png", pairs, 0, ours, protocol=PROTOCOL)
+
+    def load(self, folder: Path) -> Enlarger:
+        """What enlarges images with the network of a run."""
+        return load_enlarger(folder)
+
+    def _first(self) -> Pairs:
+        """The images that a final training is judged by."""
+        photos, tests = self._photos(), self._tests()
+        return photos.test or (tests[0] if tests else photos.valid)
 
     def _cache(self) -> Path:
         return default_cache() if self.cache is None else Path(self.cache).expanduser()
