@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -75,11 +76,16 @@ def train(
     like: Annotated[
         Path | None, typer.Option(help="The folder of a training: as many parameters as its network, by the width.")
     ] = None,
+    inherit: Annotated[
+        Path | None,
+        typer.Option(help="The folder of a search: begin with its weights; with train.epochs=0, keep them."),
+    ] = None,
 ) -> None:
-    """Stack the cells of a genotype, and train the network from scratch."""
+    """Stack the cells of a genotype, and train the network, from scratch or from a search's weights."""
     from nas_apps.core import runs
 
-    recipe = read_recipe(*sources)
+    given = [] if inherit is None else [f"train.inherit={json.dumps(str(inherit))}"]
+    recipe = read_recipe(*sources, *given)
     found = runs.find_genotype(genotype, recipe)
     recipe = recipe if like is None else runs.as_large(recipe, found, like)
     runs.train(recipe, found, run, resume=resume, command=command())

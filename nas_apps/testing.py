@@ -13,6 +13,7 @@ import torch
 from nas_apps.core.arch import Arch, one_hot
 from nas_apps.core.cell import Fixed, Mixed
 from nas_apps.core.config import Recipe, build
+from nas_apps.core.inherit import take
 from nas_apps.core.learner import Learner, gradients
 from nas_apps.core.parts.derive import Random
 from nas_apps.core.parts.relax import Softmax
@@ -90,8 +91,8 @@ def _check_fill(recipe: Recipe, learner: Learner, batch: Batch) -> None:
     for seed in range(3):
         genotype = canonical(recipe.task, Random()(space, {}, torch.Generator().manual_seed(seed)))
         fixed = recipe.task.build(Fixed(space, genotype), recipe.search)
-        missing, _ = fixed.load_state_dict(learner.objective.state_dict(), strict=False)
-        assert not missing, f"the super-net has no weights for {missing}"
+        taken = take(learner.objective.state_dict(), fixed)
+        assert taken.missing is None, f"the super-net has no weights for {taken.missing}"
         learner.objective.eval(), fixed.eval()
         with torch.no_grad(), learner.arch.using(one_hot(space, genotype)):
             expected, found = learner.objective(batch).loss, fixed(batch).loss

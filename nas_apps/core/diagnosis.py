@@ -75,4 +75,4 @@ def _skips(space: Space, genotype: Genotype) -> Mapping[str, tuple[int, int]]:
 
 def _entropy(shares: Tensor) -> float:
     nats = -(shares * shares.clamp_min(1e-30).log()).sum(-1).mean()
-    return float(nats) / math.log(max(shares.shape[-1], 2))
+    return float(nats) / math.log(max(shares.shape[-1], 2)) + 0.0  # not -0.0

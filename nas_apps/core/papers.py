@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 PAPERS: dict[str, str] = {
+    "1602.02068": "A. F. T. Martins, R. F. Astudillo. From Softmax to Sparsemax: A Sparse Model of Attention and "
+    "Multi-Label Classification. ICML 2016",
     "1806.09055": "H. Liu, K. Simonyan, Y. Yang. DARTS: Differentiable Architecture Search. ICLR 2019",
     "1810.12890": "G. Ghiasi, T.-Y. Lin, Q. V. Le. DropBlock: A Regularization Method for Convolutional Networks. "
     "NeurIPS 2018",
@@ -10,6 +12,7 @@ PAPERS: dict[str, str] = {
     "Hardware. ICLR 2019",
     "1812.09926": "S. Xie, H. Zheng, C. Liu, L. Lin. SNAS: Stochastic Neural Architecture Search. ICLR 2019",
     "1902.07638": "L. Li, A. Talwalkar. Random Search and Reproducibility for Neural Architecture Search. UAI 2019",
+    "1903.03793": "W. Shao et al. SSN: Learning Sparse Switchable Normalization via SparsestMax. CVPR 2019",
     "1904.12760": "X. Chen, L. Xie, J. Wu, Q. Tian. Progressive Differentiable Architecture Search. ICCV 2019",
     "1907.05737": "Y. Xu et al. PC-DARTS: Partial Channel Connections for Memory-Efficient Architecture Search. "
     "ICLR 2020",
@@ -27,6 +30,7 @@ PAPERS: dict[str, str] = {
     "2009.01027": "X. Chu et al. DARTS-: Robustly Stepping out of Performance Collapse Without Indicators. ICLR 2021",
     "2011.11233": "X. Wang et al. ROME: Robustifying Memory-Efficient NAS via Topology Disentanglement and Gradient "
     "Accumulation. ICCV 2023",
+    "2101.06658": "Y. Wu et al. Trilevel Neural Architecture Search for Efficient Single Image Super-Resolution. 2021",
     "2106.02229": "Y. Miao, X. Song et al. Differentiable Architecture Search for Reinforcement Learning. AutoML-Conf "
     "2022",
     "2107.04324": "H. Tan et al. Mutually-aware Sub-Graphs Differentiable Architecture Search. 2021",

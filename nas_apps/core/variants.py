@@ -9,7 +9,7 @@ from typing import Any, Literal
 from nas_apps.core.parts.derive import Random, Rule, Strongest, Threshold
 from nas_apps.core.parts.distill import Distill
 from nas_apps.core.parts.drop import DropBlock, SkipDropout
-from nas_apps.core.parts.penalty import Cost, Penalty, ZeroOne
+from nas_apps.core.parts.penalty import Cost, Order, Penalty, ZeroOne
 from nas_apps.core.parts.perturb import Adversarial, MeanShift, Perturbation, RandomSmoothing
 from nas_apps.core.parts.relax import (
     BinaryGate,
@@ -205,6 +205,12 @@ VARIANTS: dict[str, Variant] = {
         derive=Strongest(max_skips=2),
         logits={"lr": 6e-4, "clip": 5.0},
         cite=("1911.05704", "1904.12760", "1806.09055"),
+    ),
+    "trilevel": Variant(
+        relax=SparsestMax(),
+        penalties=(Order(),),
+        logits={"weight_decay": 0.0, "clip": 1.0},
+        cite=("2101.06658", "1903.03793", "1602.02068", "1806.09055"),
     ),
     "darts_minus": Variant(wiring=AuxSkip(), cite=("2009.01027", "1806.09055")),
     "random": Variant(schedule=NoSearch(), derive=Random(), cite=("1902.07638", "1806.09055")),
