@@ -214,7 +214,7 @@ def show(sources: Sources) -> None:
 @app.command()
 def cite(sources: Sources) -> None:
     """Print the papers behind a recipe's method."""
-    from nas_apps.core.variants import PAPERS
+    from nas_apps.core.papers import PAPERS
 
     for paper in read_recipe(*sources).variant.cite:
         say(f"{PAPERS[paper]}. arXiv:{paper}")

@@ -44,7 +44,8 @@ def _cpu() -> Runtime:
 
 
 def _learner(recipe: Recipe) -> tuple[Learner, Streams]:
-    arch = Arch(recipe.task.choices(), {"op": Softmax(), "parent": Softmax()}, init_std=0.5)
+    space = recipe.task.choices()
+    arch = Arch(space, {choice.kind: Softmax() for choice in space.values()}, init_std=0.5)
     objective = recipe.task.build(Mixed(arch, Full()), recipe.search)
     streams = recipe.task.streams(objective, recipe.search, _cpu(), seed=0, halves=True)
     return Learner(objective, arch, recipe.task.optimisation(objective, recipe.search), recipe.search, _cpu()), streams

@@ -27,8 +27,9 @@ from nas_apps.core import checkpoint, config
 from nas_apps.core.cell import Fixed
 from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
+from nas_apps.core.papers import PAPERS
 from nas_apps.core.parts.relax import RELAXATIONS
-from nas_apps.core.variants import PAPERS, VARIANTS
+from nas_apps.core.variants import VARIANTS
 
 TINY = ("task=toy", "task.points=96", "search.epochs=4", "search.batch_size=16", "search.log_steps=1",
         "train.epochs=3", "train.batch_size=16", "train.log_steps=1")  # fmt: skip

@@ -24,7 +24,7 @@ from nas_apps.core.settings import convert, from_plain, hints_of, known, mapping
 from nas_apps.core.task import Task
 from nas_apps.core.variants import VARIANTS, Variant
 
-PARTS = ("relax", "edges", "wiring", "perturb", "schedule", "stop", "derive")
+PARTS = ("relax", "edges", "widths", "wiring", "perturb", "schedule", "stop", "derive")
 
 
 @dataclass(frozen=True)

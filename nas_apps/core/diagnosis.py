@@ -12,6 +12,8 @@ from torch import Tensor
 from nas_apps.core.arch import Draw
 from nas_apps.core.genotype import Genotype
 from nas_apps.core.logs import read_lines
+from nas_apps.core.parts.relaxation import Relaxation
+from nas_apps.core.parts.sparse import SparsestMax
 from nas_apps.core.parts.stop import SKIPS
 from nas_apps.core.space import NONE, SKIP, Space, decided
 
@@ -41,6 +43,16 @@ def collapsed(space: Space, genotype: Genotype) -> dict[str, str]:
         name: f"{name}: {skips} of {kept} edges of the found cell are {SKIP}: the search has collapsed"
         for name, (skips, kept) in _skips(space, genotype).items()
         if kept and 2 * skips >= kept
+    }
+
+
+def frozen(space: Space, relax: Mapping[str, Relaxation]) -> dict[str, str]:
+    """What is to be said of each choice between two options that are decided long before the search ends."""
+    return {
+        name: f"{name}: 'sparsest_max' leaves no gradient to two options once its radius is more than they are apart: "
+        "from then on the heavier one has won"
+        for name, choice in space.items()
+        if choice.shape[1] == 2 and isinstance(relax[choice.kind], SparsestMax)
     }
 
 

@@ -12,7 +12,7 @@ from nas_apps.core.arch import Arch
 from nas_apps.core.budget import limit, settled
 from nas_apps.core.checkpoint import checkpoints_of
 from nas_apps.core.config import Recipe, task_name
-from nas_apps.core.diagnosis import collapsed, read_history
+from nas_apps.core.diagnosis import collapsed, frozen, read_history
 from nas_apps.core.ending import evaluated, found, leave
 from nas_apps.core.errors import UserError
 from nas_apps.core.folder import check, claim, hold, read_recipe
@@ -46,6 +46,8 @@ def search(recipe: Recipe, folder: str | Path, *, resume: bool = False, command:
         space = search_space(recipe.task, recipe.variant)
         if runtime.leads:
             claim(folder, recipe, space)
+            for about, message in frozen(space, recipe.variant.relaxations).items():
+                logs.warn(folder, 0, about, message)
         steps, verdict = searching.finish()
         genotype = found(folder, recipe, searching.learner.arch, cap, runtime, steps, verdict)
         if runtime.leads:

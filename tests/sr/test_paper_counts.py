@@ -3,10 +3,12 @@
 import pytest
 import torch
 
-from nas_apps.core.arch import one_hot
-from nas_apps.core.cell import Fixed
-from nas_apps.core.cost import cost
+from nas_apps.core.arch import Arch, one_hot
+from nas_apps.core.cell import Fixed, Mixed
+from nas_apps.core.cost import cost, count_params
 from nas_apps.core.errors import UserError
+from nas_apps.core.parts.relax import Softmax
+from nas_apps.core.parts.wiring import Full
 from nas_apps.tasks.sr.costs import prices
 from nas_apps.tasks.sr.network import Network, Upscaler
 from nas_apps.tasks.sr.published import PUBLISHED, agd, find, rrdb
@@ -33,11 +35,18 @@ def space_of(name: str) -> SRSpace:
 def test_published_networks_cost_what_the_tables_say(name: str) -> None:
     space, genotype = space_of(name), find(name, space_of(name))
     with torch.device("meta"):
-        network = Upscaler(Fixed(space.choices(), genotype), space, Network(), 4)
+        network = Upscaler(Fixed(space.choices(), genotype), space, Network(global_skip=False), 4)
         found = cost(network, torch.zeros(1, 3, *SIZE))
     assert (found.params, found.macs) == COUNTS[name]
     weights = one_hot(space.choices(), genotype).weights
     assert tuple(int(price(weights)) for price in prices(space, 4, SIZE).values()) == COUNTS[name]
+
+
+def test_the_super_net_of_the_paper_has_28_million_parameters() -> None:
+    space = SRSpace()
+    arch = Arch(space.choices(), {kind: Softmax() for kind in ("exit", "op", "width")})
+    with torch.device("meta"):
+        assert count_params(Upscaler(Mixed(arch, Full()), space, Network(global_skip=False), 4)) == 28_409_648
 
 
 def test_every_published_name_is_counted() -> None:

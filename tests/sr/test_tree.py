@@ -74,6 +74,7 @@ def test_the_space_of_the_paper_has_its_sizes() -> None:
     space = SRSpace().choices()
     assert {name: choice.shape for name, choice in space.items()} == {EXIT: (1, 55), OP: (175, 4), WIDTH: (140, 5)}
     assert SRSpace().width_options == (24, 32, 40, 56, 64)
+    assert SRSpace(channels=32, widths=(1 / 3, 1)).width_options == (16, 32)  # 8 is less than 90 % of 10.7
 
 
 def test_one_width_is_no_choice() -> None:

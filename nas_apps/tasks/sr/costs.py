@@ -34,7 +34,7 @@ class TreePrice:
 
     discrete = False
 
-    @property
+    @cached_property
     def space(self) -> Space:
         return self.of.choices()
 
@@ -53,13 +53,13 @@ class TreePrice:
     def _cells(self, weights: Mapping[str, Tensor]) -> Tensor:
         """The expected weights of each cell, `[..., cells]`."""
         space, ops = self.of, weights[OP].double()
-        ops = ops.unflatten(-2, (-1, space.ops_per_cell))  # [..., cells, K, O]
+        ops = _of_cells(ops, space.ops_per_cell)  # [..., cells, K, O]
         whole = torch.zeros_like(self._costs[0, 0], device=ops.device)  # [W + 1]: the last is that of all channels
         whole[-1] = 1
         whole = whole.expand(*ops.shape[:-2], 1, -1)
-        inner = ops.new_ones(*ops.shape[:-2], space.ops_per_cell - 1, 1)  # where there is one width
+        inner = ops.new_ones(*ops.shape[:-2], space.ops_per_cell - 1, len(space.width_options))  # of one width
         if space.has_widths:
-            inner = weights[WIDTH].double().unflatten(-2, (-1, space.ops_per_cell - 1))  # [..., cells, K - 1, W]
+            inner = _of_cells(weights[WIDTH].double(), space.ops_per_cell - 1)  # [..., cells, K - 1, W]
         inner = torch.cat([inner, torch.zeros_like(inner[..., :1])], -1)
         widths = torch.cat([whole, inner, whole], -2)  # [..., cells, K + 1, W + 1]
         costs = self._costs.to(ops.device)
@@ -78,8 +78,8 @@ class TreePrice:
         tree = self.of.tree
         reach = torch.zeros(len(tree.exits), len(tree.nodes), dtype=torch.float64)
         owners = torch.zeros(len(tree.nodes), tree.num_cells, dtype=torch.float64)
-        for k, node in enumerate(tree.exits):
-            reach[k, list(tree.path(node))] = 1
+        for k, end in enumerate(tree.exits):
+            reach[k, list(tree.path(end))] = 1
         for n, node in enumerate(tree.nodes):
             owners[n, list(node.cells)] = 1
         return reach, owners, reach.new_tensor(self.pixels), reach.new_tensor(self.ups)
@@ -108,3 +108,7 @@ def prices(space: SRSpace, scale: int, size: tuple[int, int]) -> dict[str, TreeP
             tuple(pixels * g for g in grown),
         ),
     }
+
+
+def _of_cells(table: Tensor, rows: int) -> Tensor:
+    return table.reshape(*table.shape[:-2], -1, rows, table.shape[-1])

@@ -3,17 +3,15 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import cast
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from nas_apps.core.cell import Fill
 from nas_apps.core.errors import UserError
 from nas_apps.tasks.sr.cells import SRCell, Widths
+from nas_apps.tasks.sr.resize import Bicubic
 from nas_apps.tasks.sr.spaces import EXIT, SRSpace
 from nas_apps.tasks.sr.tree import Tree
 
@@ -69,7 +67,7 @@ class Upscaler(nn.Module):
         self.scale, self._read = scale, fill.weights(EXIT, 0)
 
     def forward(self, x: Tensor, widths: Widths = "sampled") -> Tensor:
-        y = self.tail(self._features(self.stem(x), widths))
+        y: Tensor = self.tail(self._features(self.stem(x), widths))
         return (y.tanh() + 1) / 2 if self.bicubic is None else y + self.bicubic(x)
 
     def _features(self, stem: Tensor, widths: Widths) -> Tensor:
@@ -93,36 +91,6 @@ class Upscaler(nn.Module):
                 part = y if weight is None else weight * y
                 total = part if total is None else total + part
         return cast(Tensor, total)
-
-
-class Bicubic(nn.Module):
-    """Bicubic enlargement by a whole number (Keys, a = -0.5; the border repeats), as MATLAB's without its rounding.
-
-    One fixed convolution, which every exporter knows; torch's own has a = -0.75.
-    """
-
-    taps: Tensor
-
-    def __init__(self, scale: int) -> None:
-        super().__init__()
-        offsets = (torch.arange(scale, dtype=torch.float64) + 0.5) / scale - 0.5  # of new pixels from an old one
-        lines = _keys(offsets[:, None] - torch.arange(-2, 3))  # [s, 5]
-        taps = torch.einsum("iy,jx->ijyx", lines, lines).reshape(-1, 1, 5, 5)
-        self.scale = scale
-        self.register_buffer("taps", taps.repeat(3, 1, 1, 1).float(), persistent=False)  # [3 * s * s, 1, 5, 5]
-
-    def forward(self, x: Tensor) -> Tensor:
-        device = x.device.type
-        mixed = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-        with torch.autocast(device, enabled=False) if mixed else nullcontext():  # 8 bits are not enough for an image
-            padded = functional.pad(x.to(self.taps), (2, 2, 2, 2), mode="replicate")
-            return functional.pixel_shuffle(functional.conv2d(padded, self.taps, groups=3), self.scale)
-
-
-def _keys(distance: Tensor) -> Tensor:
-    d = distance.abs()
-    near, far = 1.5 * d**3 - 2.5 * d**2 + 1, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
-    return torch.where(d <= 1, near, torch.where(d < 2, far, 0.0))
 
 
 def _up(channels: int, factor: int) -> nn.Module:

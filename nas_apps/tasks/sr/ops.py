@@ -1,10 +1,10 @@
 """Candidate operations on maps `[B, C, H, W]` whose channels can be narrowed (arXiv:2006.08198, whose operations
 arXiv:2101.06658 takes). No convolution has a bias.
 
-An operation is called as `op(x, slim)`: with `slim` it runs with the leading slices of its weights; without, with all of
-them. Unlike the released code, in which the super-net's skips are always convolutions and its separable operation is
-always at its widest inside, one rule holds for super-net and derived network: a skip is a convolution where the widths
-differ, and a separable operation is 4 times as wide inside as what comes in.
+An operation is called as `op(x, slim)`: with `slim` it runs with the leading slices of its weights, without with all.
+Unlike the released code, whose super-net always has convolutions for skips and always the widest separable operation
+inside, ours has one rule for super-net and derived network: a skip is a convolution where the widths differ, and a
+separable operation is 4 times as wide inside as what comes in.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The photographs that come with scikit-image and scikit-learn: a small set that needs no download.
 
-Left out are those whose terms are not clear (ihc, moon, motorcycle), and one that is a picture of nothing else
-(retina).
+Left out are those whose terms are not clear (ihc, moon, motorcycle), and retina, which is like no other photograph.
 """
 
 from __future__ import annotations

@@ -8,12 +8,12 @@ from __future__ import annotations
 from fractions import Fraction
 from functools import lru_cache
 from math import ceil, floor
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 Pixels = NDArray[np.uint8]
@@ -33,23 +33,33 @@ def bicubic(image: NDArray[Any], scale: Fraction | float) -> NDArray[Any]:
     return _rows(_rows(image, exact).swapaxes(0, 1), exact).swapaxes(0, 1)
 
 
-def bicubic_tensor(images: Tensor, scale: Fraction | int) -> Tensor:
-    """`bicubic` of float images [B, C, H, W] on their device: one convolution, which can be exported with any H and W.
+@final
+class Bicubic(nn.Module):
+    """`bicubic` of float images [B, C, H, W] as one convolution, which can be exported with any H and W.
 
-    scale: a whole number, or 1 over one.
+    scale: a whole number, or 1 over one. There are no weights; under autocast it is computed in full precision.
     """
-    exact = Fraction(scale)
-    up, down = exact.numerator, exact.denominator
-    if up > 1 and down > 1:
-        raise ValueError(f"scale: got {scale}; allowed: a whole number or 1 over one")
-    first, weights = _taps(exact)
-    taps = torch.as_tensor(weights, dtype=images.dtype, device=images.device)  # [up, T]
-    kernel = torch.einsum("ik,jl->ijkl", taps, taps).flatten(0, 1)[:, None]  # [up * up, 1, T, T]
-    before, after = -first, first + taps.shape[1] - 1
-    padded = functional.pad(images, (before, after, before, after), mode="replicate")
-    planes = functional.conv2d(padded.flatten(0, 1)[:, None], kernel, stride=down)
-    resized = functional.pixel_shuffle(planes, up)
-    return resized.view(*images.shape[:2], *resized.shape[2:])
+
+    kernel: Tensor  # [up * up, 1, T, T]
+
+    def __init__(self, scale: Fraction | int) -> None:
+        super().__init__()
+        exact = Fraction(scale)
+        self.up, self.down = exact.numerator, exact.denominator
+        if self.up > 1 and self.down > 1:
+            raise ValueError(f"scale: got {scale}; allowed: a whole number or 1 over one")
+        first, weights = _taps(exact)
+        self._border = (-first, first + weights.shape[1] - 1) * 2
+        kernel = torch.tensor(np.einsum("ik,jl->ijkl", weights, weights), dtype=torch.get_default_dtype())
+        self.register_buffer("kernel", kernel.flatten(0, 1)[:, None], persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The images at `scale` times their size, rounded up."""
+        with torch.autocast(images.device.type, enabled=False):
+            padded = functional.pad(images.to(self.kernel.dtype), self._border, mode="replicate")
+            planes = functional.conv2d(padded.flatten(0, 1)[:, None], self.kernel, stride=self.down)
+            resized = functional.pixel_shuffle(planes, self.up)
+            return resized.view(*images.shape[:2], *resized.shape[2:])
 
 
 def shrink(image: Pixels, scale: int) -> Pixels:

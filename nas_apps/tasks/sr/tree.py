@@ -68,7 +68,7 @@ class Tree:
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
-        """All nodes, parents first. As in the released code, nodes are numbered depth first, up layers before cells, and
+        """All nodes, parents first. As in the released code, they are numbered depth first, up layers before cells, but
         a cell gets its number when its parent does."""
         fixed = self.cells - self.searched
         found, cells = list[Node](), fixed
