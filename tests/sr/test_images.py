@@ -129,8 +129,8 @@ def test_pixels_go_to_tensors_and_back(noise: Callable[..., Pixels]) -> None:
     assert tensor.shape == (3, 40, 48)
     assert tensor.max() <= 1
     assert np.array_equal(to_pixels(tensor), noise())
-    outside = torch.tensor([-0.5, 1.4, 0.4999]).view(3, 1, 1)
-    assert to_pixels(outside).tolist() == [[[0, 255, 127]]]
+    outside = torch.tensor([-0.5, 1.4, 1.6 / 255]).view(3, 1, 1)
+    assert to_pixels(outside).tolist() == [[[0, 255, 2]]]
 
 
 def test_images_are_put_beside_each_other_below_their_text(tmp_path: Path, noise: Callable[..., Pixels]) -> None:

@@ -151,7 +151,7 @@ def make_pairs(name: str, photos: Sequence[Photo], scale: int, cache: Path, *, s
         return Picture(_lr(photos[row], hr[row], scale))
 
     supplied = [photo.lr and stamp(photo.lr) for photo in photos]
-    lr_name = f"lr-x{scale}-{key(_VERSION, stamps, scale, supplied)}"
+    lr_name = f"lr-x{scale}-{key(_VERSION, stamps, supplied)}"
     lr = _made(cache / lr_name, [partial(read_lr, row) for row in range(len(photos))], name, skip=skip)
     rows = tuple(row for row in range(len(photos)) if row not in lr.faults)
     return Pairs(name, scale, tuple(photos[row].name for row in rows), rows, hr, lr, tuple(lr.faults.values()))
@@ -207,7 +207,7 @@ def _write(folder: Path, reads: Sequence[Callable[[], Picture]], name: str, *, s
             sizes.append(read.pixels.shape[:2])
             grey += [row] * read.grey
             deep += [row] * read.deep
-            file.write(np.ascontiguousarray(read.pixels).data)
+            file.write(read.pixels.tobytes())
         file.flush()
         os.fsync(file.fileno())
     if len(faults) == len(reads):

@@ -27,7 +27,7 @@ def bicubic(image: NDArray[Any], scale: Fraction | float) -> NDArray[Any]:
 
     >>> ramp = np.arange(0, 64, 4, dtype=np.uint8).reshape(4, 4)
     >>> bicubic(ramp, Fraction(1, 2)).tolist()
-    [[9, 16], [44, 51]]
+    [[10, 18], [42, 50]]
     """
     exact = Fraction(scale).limit_denominator(1000)
     return _rows(_rows(image, exact).swapaxes(0, 1), exact).swapaxes(0, 1)
