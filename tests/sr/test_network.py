@@ -12,12 +12,14 @@ from nas_apps.core.cell import Fixed, Mixed
 from nas_apps.core.cost import cost
 from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
-from nas_apps.core.parts.derive import Random
+from nas_apps.core.parts.derive import Random, Strongest
 from nas_apps.core.parts.relax import GumbelOneHot, Relaxation, Softmax
+from nas_apps.core.parts.sparse import SparsestMax
 from nas_apps.core.parts.wiring import Full, Partial, Row, Wiring
 from nas_apps.core.price import expectation
-from nas_apps.core.progress import DONE
+from nas_apps.core.progress import DONE, Progress
 from nas_apps.core.space import Space
+from nas_apps.core.variants import VARIANTS
 from nas_apps.tasks.sr.cells import SRCell, Width
 from nas_apps.tasks.sr.costs import prices
 from nas_apps.tasks.sr.network import Network, Upscaler
@@ -202,6 +204,28 @@ def test_every_choice_learns(relax: Relaxation) -> None:
     assert min(total.values()) > 0
     if isinstance(relax, Softmax):
         assert {name: logits.shape[0] for name, logits in arch.logits.items()} == total
+
+
+def test_what_sparsestmax_ends_with_is_what_is_derived_bit_for_bit() -> None:
+    arch, x = arch_of(SMALL, SparsestMax()), image()
+    whole, halfway = super_net(SMALL, arch), Progress(1, 4)
+    assert max(len(row) for row in arch.draw(halfway).active[WIDTH]) > 1
+    with torch.no_grad(), arch.using(arch.draw(DONE)):
+        mixed = whole(x)
+    derived = Strongest()(arch.space, arch.expected(DONE).weights, torch.Generator())
+    assert torch.equal(mixed, inherited(SMALL, SMALL.canonical(derived), 2, whole)(x))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_runs_on_the_space(name: str) -> None:
+    variant = VARIANTS[name]
+    space = SMALL if not isinstance(variant.wiring, Partial) else replace(SMALL, channels=8)
+    arch = Arch(space.choices(), variant.relaxations)
+    whole = super_net(space, arch, wiring=variant.wiring)
+    for draw in arch.draws(Progress(1, 2), learn=True):
+        with arch.using(draw):
+            whole(image()).square().mean().backward(retain_graph=True)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in (*arch.parameters(), *whole.tail.parameters()))
 
 
 def test_without_a_choice_of_widths_a_wiring_may_see_a_share_of_the_channels() -> None:
