@@ -134,13 +134,14 @@ def test_the_options_of_the_verbs_are_frozen() -> None:
         "report": set(),
         "measure": {"--out", "--cells"},
         "sweep": {"--run", "--variants", "--seeds", "--recipe", "--jobs", "--no-train", "--table", "--ray"},
+        "upscale": {"--out", "--tile", "--skip-faulty"},
         "show": set(),
         "cite": set(),
     }
 
 
 @pytest.mark.parametrize(
-    "verb", ["search", "derive", "train", "evaluate", "report", "measure", "sweep", "show", "cite"]
+    "verb", ["search", "derive", "train", "evaluate", "report", "measure", "sweep", "upscale", "show", "cite"]
 )
 def test_every_verb_explains_itself(cli: Run, verb: str) -> None:
     ended = cli(verb, "--help")
@@ -152,7 +153,7 @@ def test_every_verb_explains_itself(cli: Run, verb: str) -> None:
 def test_help_names_the_verbs_and_no_verb_is_a_mistake(cli: Run) -> None:
     ended = cli("--help")
     assert (ended.status, ended.err) == (0, "")
-    verbs = ("search", "derive", "train", "evaluate", "report", "sweep", "show", "cite")
+    verbs = ("search", "derive", "train", "evaluate", "report", "sweep", "upscale", "show", "cite")
     assert all(verb in ended.out for verb in verbs)
     without = cli()
     assert without.status == 2

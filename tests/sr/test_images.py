@@ -53,7 +53,7 @@ def test_what_is_written_is_read_and_nothing_else_is_left(tmp_path: Path, noise:
 
 def test_grey_stands_for_all_channels(tmp_path: Path, noise: Callable[..., Pixels]) -> None:
     Image.fromarray(noise()[..., 0]).save(tmp_path / "a.png")
-    pixels, grey, deep = read_picture(tmp_path / "a.png")
+    pixels, grey, deep, _ = read_picture(tmp_path / "a.png")
     assert np.array_equal(pixels, noise()[..., :1].repeat(3, 2))
     assert (grey, deep) == (True, False)
 
@@ -63,10 +63,10 @@ def test_of_16_bits_the_upper_8_are_taken(tmp_path: Path, noise: Callable[..., P
     png_of_16_bits(tmp_path / "colour.png", numbers)
     Image.fromarray(numbers[..., 0]).save(tmp_path / "grey.png")
     Image.fromarray(numbers[..., 0]).save(tmp_path / "grey.tif")
-    assert [*map(int, read_picture(tmp_path / "colour.png")[1:])] == [0, 1]
+    assert [*map(int, read_picture(tmp_path / "colour.png")[1:3])] == [0, 1]
     assert np.array_equal(read_image(tmp_path / "colour.png"), noise())
     for name in ("grey.png", "grey.tif"):
-        pixels, grey, deep = read_picture(tmp_path / name)
+        pixels, grey, deep, _ = read_picture(tmp_path / name)
         assert np.array_equal(pixels, noise()[..., :1].repeat(3, 2))
         assert (grey, deep) == (True, True)
 
