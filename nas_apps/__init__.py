@@ -1,18 +1,29 @@
 """One search engine for every DARTS variant, and tasks that put its cells into the models people use.
 
-`search`, `train`, `derive`, `evaluate` and `recipe` are the verbs of the command line as functions.
+`search`, `train`, `derive`, `evaluate` and `recipe` are the verbs of the command line as functions; `load` gives the
+trained network of a run to use.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nas_apps.core.config import Recipe
 
 __version__ = "0.1.0"
 
-_VERBS = {"search": "runs", "train": "runs", "derive": "runs", "evaluate": "runs", "Genotype": "genotype"}
+_VERBS = {
+    "search": "runs",
+    "train": "runs",
+    "derive": "runs",
+    "evaluate": "runs",
+    "load": "runs",
+    "Genotype": "genotype",
+}
 
 
-def recipe(*sources: str) -> Any:
+def recipe(*sources: str) -> Recipe:
     """The recipe of YAML files and `key=value` overrides, in any order, the later over the earlier."""
     from nas_apps.core import config
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from nas_apps import recipe as read_recipe
 from nas_apps.console import command, ended_as_interrupted, fail, say
 from nas_apps.core.errors import UserError
 from nas_apps.core.files import no_space
-
-if TYPE_CHECKING:
-    from nas_apps.core.config import Recipe
 
 _ClickError = typer.BadParameter.__mro__[2]  # of the click that typer brings along, or of the one installed
 
@@ -34,7 +33,7 @@ def search(sources: Sources, run: Run, resume: Resume = False) -> None:
     """Search an architecture."""
     from nas_apps.core import runs
 
-    genotype = runs.search(_recipe(sources), run, resume=resume, command=command())
+    genotype = runs.search(read_recipe(*sources), run, resume=resume, command=command())
     say(genotype.to_json())
     say(str(run / "genotype.json"))
 
@@ -77,11 +76,16 @@ def train(
     like: Annotated[
         Path | None, typer.Option(help="The folder of a training: as many parameters as its network, by the width.")
     ] = None,
+    inherit: Annotated[
+        Path | None,
+        typer.Option(help="The folder of a search: begin with its weights; with train.epochs=0, keep them."),
+    ] = None,
 ) -> None:
-    """Stack the cells of a genotype, and train the network from scratch."""
+    """Stack the cells of a genotype, and train the network, from scratch or from a search's weights."""
     from nas_apps.core import runs
 
-    recipe = _recipe(sources)
+    given = [] if inherit is None else [f"train.inherit={json.dumps(str(inherit))}"]
+    recipe = read_recipe(*sources, *given)
     found = runs.find_genotype(genotype, recipe)
     recipe = recipe if like is None else runs.as_large(recipe, found, like)
     runs.train(recipe, found, run, resume=resume, command=command())
@@ -126,7 +130,7 @@ def measure(
     """Measure the latency of random cells' networks on this machine, and fit a predictor of it."""
     from nas_apps.core import latency
 
-    figures = latency.measure(_recipe(sources), out, cells=cells)
+    figures = latency.measure(read_recipe(*sources), out, cells=cells)
     low, middle, high = (figures[name] for name in ("min", "median", "max"))
     say(f"measured: {low:.4g} to {high:.4g} ms, half of them under {middle:.4g} ms")
     say(f"measured again, a cell differs by {figures['noise']:.2%}: the noise that no predictor sees through")
@@ -176,13 +180,33 @@ def sweep(
 
 
 @app.command()
+def upscale(
+    run: Folder,
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="An image, or a folder of images.")],
+    out: Annotated[
+        Path, typer.Option(help="The PNG of an image, or a folder for those of a folder; nothing is there.")
+    ],
+    tile: Annotated[int, typer.Option(min=1, help="Side of the squares it is done in: less needs less memory.")] = 256,
+    skip_faulty: Annotated[bool, typer.Option("--skip-faulty", help="Leave out images that cannot be read.")] = False,
+) -> None:
+    """Enlarge images with a trained network of super-resolution."""
+    from nas_apps.tasks.sr.upscale_files import upscale_files
+
+    try:
+        for line in upscale_files(run, source, out, tile=tile, skip_faulty=skip_faulty):
+            say(line)
+    except KeyboardInterrupt:
+        fail("interrupted; the images that were enlarged stay", 130)
+
+
+@app.command()
 def show(sources: Sources) -> None:
     """Print the resolved recipe, its space and its data; nothing is run."""
     from omegaconf import OmegaConf
 
     from nas_apps.core.refusals import search_space
 
-    recipe = _recipe(sources)
+    recipe = read_recipe(*sources)
     say(OmegaConf.to_yaml(OmegaConf.create(recipe.plain())))
     for name, choice in search_space(recipe.task, recipe.variant).items():
         rows, options = choice.shape
@@ -196,9 +220,9 @@ def show(sources: Sources) -> None:
 @app.command()
 def cite(sources: Sources) -> None:
     """Print the papers behind a recipe's method."""
-    from nas_apps.core.variants import PAPERS
+    from nas_apps.core.papers import PAPERS
 
-    for paper in _recipe(sources).variant.cite:
+    for paper in read_recipe(*sources).variant.cite:
         say(f"{PAPERS[paper]}. arXiv:{paper}")
 
 
@@ -217,15 +241,9 @@ def main() -> None:
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":
             raise
-        fail("out of memory on the device; a smaller batch_size, or a smaller network.channels, needs less")
+        fail("out of memory on the device; a smaller batch_size, network.channels or --tile needs less")
     except OSError as error:
         reason = no_space(error) or (error.filename and error.strerror)
         if not reason:
             raise
         fail(f"{error.filename}: {reason}" if error.filename else reason)
-
-
-def _recipe(sources: list[str]) -> Recipe:
-    from nas_apps.core import config
-
-    return config.load([s for s in sources if "=" not in s], [s for s in sources if "=" in s])

@@ -13,13 +13,14 @@ import torch
 from nas_apps.core.arch import Arch, one_hot
 from nas_apps.core.cell import Fixed, Mixed
 from nas_apps.core.config import Recipe, build
+from nas_apps.core.inherit import take
 from nas_apps.core.learner import Learner, gradients
 from nas_apps.core.parts.derive import Random
 from nas_apps.core.parts.relax import Softmax
 from nas_apps.core.parts.wiring import Full
 from nas_apps.core.price import describe
 from nas_apps.core.runtime import Runtime
-from nas_apps.core.task import Batch, Stream, Streams
+from nas_apps.core.task import Batch, Stream, Streams, canonical
 
 
 def check_task(name: str, settings: Mapping[str, Any]) -> None:
@@ -44,7 +45,8 @@ def _cpu() -> Runtime:
 
 
 def _learner(recipe: Recipe) -> tuple[Learner, Streams]:
-    arch = Arch(recipe.task.choices(), {"op": Softmax(), "parent": Softmax()}, init_std=0.5)
+    space = recipe.task.choices()
+    arch = Arch(space, {choice.kind: Softmax() for choice in space.values()}, init_std=0.5)
     objective = recipe.task.build(Mixed(arch, Full()), recipe.search)
     streams = recipe.task.streams(objective, recipe.search, _cpu(), seed=0, halves=True)
     return Learner(objective, arch, recipe.task.optimisation(objective, recipe.search), recipe.search, _cpu()), streams
@@ -87,10 +89,10 @@ def _check_stream(stream: Stream) -> None:
 def _check_fill(recipe: Recipe, learner: Learner, batch: Batch) -> None:
     space = recipe.task.choices()
     for seed in range(3):
-        genotype = Random()(space, {}, torch.Generator().manual_seed(seed))
+        genotype = canonical(recipe.task, Random()(space, {}, torch.Generator().manual_seed(seed)))
         fixed = recipe.task.build(Fixed(space, genotype), recipe.search)
-        missing, _ = fixed.load_state_dict(learner.objective.state_dict(), strict=False)
-        assert not missing, f"the super-net has no weights for {missing}"
+        taken = take(learner.objective.state_dict(), fixed)
+        assert taken.missing is None, f"the super-net has no weights for {taken.missing}"
         learner.objective.eval(), fixed.eval()
         with torch.no_grad(), learner.arch.using(one_hot(space, genotype)):
             expected, found = learner.objective(batch).loss, fixed(batch).loss
@@ -99,7 +101,7 @@ def _check_fill(recipe: Recipe, learner: Learner, batch: Batch) -> None:
 
 def _check_final(recipe: Recipe) -> None:
     space = recipe.task.choices()
-    genotype = Random()(space, {}, torch.Generator().manual_seed(0))
+    genotype = canonical(recipe.task, Random()(space, {}, torch.Generator().manual_seed(0)))
     objective = recipe.task.build(Fixed(space, genotype), recipe.train)
     streams = recipe.task.streams(objective, recipe.train, _cpu(), seed=0, halves=False)
     assert objective(next(streams.train)).loss.isfinite(), "the final network's loss is not finite"

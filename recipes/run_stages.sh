@@ -2,7 +2,8 @@
 # also set: reference, a cell made by hand that is trained beside the found one, with as many parameters; options, the
 # names of options of its own, whose values are then in variables; a function `chosen` that is called when all options
 # are read (`override key=value` sets what the user did not, `transfer_set key=value` is for stage 5 alone); and a
-# function `small` that says whether some --data has the sizes of the embedded corpus.
+# function `small` that says whether some --data has the sizes of the embedded corpus. With `inherit`, the found network is
+# measured with the weights that the search ends with, and then trained on from these.
 #
 #   --stage N, --stop-stage N   start and end with stage N: 0 data, 1 search, 2 derive, 3 retrain, 4 evaluate, 5 transfer
 #   --variant NAME              the method (nas-apps show lists them on a wrong name)
@@ -25,7 +26,7 @@ here=$PWD
 cd "$(dirname "$recipe")/.."
 stage=0 stop_stage=5 beside= data= genotype= table= transfer= seed=0 device=auto nproc=1 run= smoke= overrides=
 along=0 transfer_overrides= label=
-baseline=${baseline-random} reference=${reference-}
+baseline=${baseline-random} reference=${reference-} inherit=${inherit-}
 override() { overrides="$(quoted "$1")$overrides"; }
 transfer_set() { transfer_overrides="$transfer_overrides$(quoted "$1")"; }
 for name in ${options-}; do eval "$name="; done
@@ -98,8 +99,10 @@ call() {
   [ ! -e "$conf/$method.yaml" ] || set -- "$conf/$method.yaml" "$@"
   if [ "$verb" = show ]; then nas-apps show "$conf/base.yaml" "$@"; else launch "$verb" "$conf/base.yaml" "$@"; fi
 }
-retrain() { # genotype, folder: the same configuration for the found cell and the one it is compared with
-  call train "$variant" --genotype "$1" --run "$run/$2" --resume >/dev/null
+retrain() { # genotype, folder, options: the same configuration for the found cell and the one it is compared with
+  cell=$1 folder=$2
+  shift 2
+  call train "$variant" "$@" --genotype "$cell" --run "$run/$folder" --resume >/dev/null
 }
 along_the_way() { # the cells of --along moments, evenly spaced, the last of them the end
   set -- "$run"/search/genotypes/epoch_*.json
@@ -140,8 +143,15 @@ if stage_is 3; then
     trap 'pkill -P "$beside" 2>/dev/null || :; kill "$beside" 2>/dev/null || :' EXIT # what runs beside ends with this script
     trap 'exit 130' INT TERM
   fi
-  say 3 "retrain the found cell"
-  retrain "${genotype:-$run/genotype.json}" train
+  if [ -n "$inherit" ] && [ -z "$genotype" ]; then
+    say 3 "the found network as the search leaves it"
+    retrain "$run/genotype.json" derived --inherit "$run/search" train.epochs=0
+    say 3 "train it on"
+    retrain "$run/genotype.json" train --inherit "$run/search"
+  else
+    say 3 "retrain the found cell"
+    retrain "${genotype:-$run/genotype.json}" train
+  fi
   if [ -n "$beside" ]; then
     wait "$beside" || { status=$?; tail -n 1 "$run/${baseline}_train.log" >&2; exit "$status"; }
     trap - EXIT INT TERM
@@ -158,6 +168,7 @@ if stage_is 3; then
 fi
 if stage_is 4; then
   say 4 evaluate
+  [ ! -e "$run/derived" ] || nas-apps evaluate "$run/derived"
   nas-apps evaluate "$run/train"
   if [ -n "$table" ]; then
     nas-apps evaluate "$run/train" --table "$table"
@@ -168,7 +179,7 @@ if stage_is 5 && [ -n "$transfer$transfer_overrides" ]; then
   say 5 "train the found cell on ${transfer:-$transfer_overrides}"
   [ -z "$transfer" ] || { conf=recipes/conf/$task/${transfer_dataset:-$dataset} data=$transfer overrides=; }
   overrides="$overrides$transfer_overrides"
-  call train "$variant" --genotype "${genotype:-$run/genotype.json}" --run "$run/transfer" --resume >/dev/null
+  retrain "${genotype:-$run/genotype.json}" transfer ${inherit:+--inherit "$run/train"}
   nas-apps evaluate "$run/transfer"
 fi
 [ ! -e "$run/train/summary.json" ] || nas-apps report "$run"

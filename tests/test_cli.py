@@ -28,8 +28,9 @@ from nas_apps.core import checkpoint, config
 from nas_apps.core.cell import Fixed
 from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
+from nas_apps.core.papers import PAPERS
 from nas_apps.core.parts.relax import RELAXATIONS
-from nas_apps.core.variants import PAPERS, VARIANTS
+from nas_apps.core.variants import VARIANTS
 
 TASKS = ", ".join(sorted(point.name for point in entry_points(group="nas_apps.tasks")))
 TINY = ("task=toy", "task.points=96", "search.epochs=4", "search.batch_size=16", "search.log_steps=1",
@@ -133,13 +134,14 @@ def test_the_options_of_the_verbs_are_frozen() -> None:
         "report": set(),
         "measure": {"--out", "--cells"},
         "sweep": {"--run", "--variants", "--seeds", "--recipe", "--jobs", "--no-train", "--table", "--ray"},
+        "upscale": {"--out", "--tile", "--skip-faulty"},
         "show": set(),
         "cite": set(),
     }
 
 
 @pytest.mark.parametrize(
-    "verb", ["search", "derive", "train", "evaluate", "report", "measure", "sweep", "show", "cite"]
+    "verb", ["search", "derive", "train", "evaluate", "report", "measure", "sweep", "upscale", "show", "cite"]
 )
 def test_every_verb_explains_itself(cli: Run, verb: str) -> None:
     ended = cli(verb, "--help")
@@ -151,7 +153,7 @@ def test_every_verb_explains_itself(cli: Run, verb: str) -> None:
 def test_help_names_the_verbs_and_no_verb_is_a_mistake(cli: Run) -> None:
     ended = cli("--help")
     assert (ended.status, ended.err) == (0, "")
-    verbs = ("search", "derive", "train", "evaluate", "report", "sweep", "show", "cite")
+    verbs = ("search", "derive", "train", "evaluate", "report", "sweep", "upscale", "show", "cite")
     assert all(verb in ended.out for verb in verbs)
     without = cli()
     assert without.status == 2

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_apps.core.genotype import Genotype
-from nas_apps.core.parts.relax import Relaxation
+from nas_apps.core.parts.relaxation import Relaxation
 from nas_apps.core.parts.wiring import Row
 from nas_apps.core.progress import DONE, Progress
 from nas_apps.core.seeds import mix
@@ -130,10 +130,16 @@ class Arch(nn.Module):
         return [({n: t[k] if t.ndim > 2 else t for n, t in tables.items()}, masks, noise) for k in range(number)]
 
     def expected(self, progress: Progress = DONE) -> Draw:
-        """The mean draw, without noise or gradient: what is logged and derived from."""
+        """The mean draw, without noise or gradient: what is logged."""
         with torch.no_grad():
             means = self.means(progress)
-        return Draw(means, {name: _all(choice.shape) for name, choice in self.space.items()}, progress)
+        sparse = [name for name, choice in self.space.items() if self.relax[choice.kind].sparse]
+        run = dict(zip(sparse, _patterns([means[name] for name in sparse]), strict=True))
+        return Draw(means, {n: run[n] if n in run else _all(c.shape) for n, c in self.space.items()}, progress)
+
+    def scores(self) -> Tables:
+        """What an architecture is derived from, `[R, O]` of each choice, on the CPU."""
+        return {n: self.relax[c.kind].scores(self.logits[n].detach()).cpu() for n, c in self.space.items()}
 
     def means(self, progress: Progress = DONE) -> Tables:
         """The expected weights of each choice, `[R, O]`, differentiable in the logits."""

@@ -20,7 +20,7 @@ from nas_apps.core.parts.derive import Random, Rule, Strongest
 from nas_apps.core.parts.penalty import Cost
 from nas_apps.core.phase import Budget
 from nas_apps.core.predictor import Predictor
-from nas_apps.core.price import Additive, Narrowed, Price, derived, describe, tables
+from nas_apps.core.price import Additive, Narrowed, Price, derived, describe, prices_of, slopes
 from nas_apps.core.refusals import search_space
 from nas_apps.core.runtime import Runtime
 from nas_apps.core.space import NONE, Choice, Space, columns, decided, edge_choice, states
@@ -40,7 +40,7 @@ def prices(recipe: Recipe, names: Iterable[str], runtime: Runtime, space: Space 
     if "latency" in names:
         found["latency"] = load(recipe)[0].to(runtime.device)
     if names - {"latency"}:
-        found |= {name: price for name, price in tables(recipe.task, recipe.train).items() if name in names}
+        found |= {name: price for name, price in prices_of(recipe.task, recipe.train).items() if name in names}
     narrow = None if space is None else decided(space)
     return found if narrow is None else {name: Narrowed(price, narrow) for name, price in found.items()}
 
@@ -85,13 +85,13 @@ def limit(recipe: Recipe, runtime: Runtime) -> Limit | None:
     budget = recipe.search.budget
     if budget is None or budget.cap is None:
         return None
-    price: Additive | Predictor
+    price: Price
     if budget.of == "latency":
         price, device = load(recipe)
         if device != (here := device_name(runtime.device)):
             raise UserError(f"search.budget.cap: {recipe.search.latency.file} was measured on {device}, this is {here}")
     else:
-        price = tables(recipe.task, recipe.train)[budget.of]
+        price = prices_of(recipe.task, recipe.train)[budget.of]
     known = Limit(budget.cap, UNITS[budget.of], price, lambda genotype: exact(recipe, genotype, runtime))
     space = search_space(recipe.task, recipe.variant)
     refusal = runtime.gather(known.refusal(recipe.variant.derive, space) if runtime.leads else None)[0]
@@ -104,12 +104,12 @@ def limit(recipe: Recipe, runtime: Runtime) -> Limit | None:
 class Limit:
     """A cap on what a search may end with.
 
-    cap: in `unit`. price: exact where costs add up, otherwise predicted. exact: as built, or measured.
+    cap: in `unit`. price: predicted, for latency, and otherwise exact. exact: as built, or measured.
     """
 
     cap: float
     unit: str
-    price: Additive | Predictor
+    price: Price
     exact: Callable[[Genotype], float]
     _seen: dict[str, float] = field(default_factory=dict)
 
@@ -127,8 +127,9 @@ class Limit:
     ) -> Genotype:
         """What `rule` makes of weights * exp(-pull * cost / highest cost), with the least pull that fits the cap.
 
-        Without a pull it is the rule's own genotype. With one, a rule that takes the strongest ends with the
-        most probable of all architectures that cost no more than this one. A rule that draws at random draws again.
+        Without a pull it is the rule's own genotype. With one, where costs add up, a rule that takes the strongest ends
+        with the most probable of all architectures that cost no more than this one. A rule that draws at random draws
+        again.
         """
         if isinstance(rule, Random):
             return self._redrawn(rule, space, seed, final)
@@ -193,9 +194,9 @@ class Limit:
 
     def _costs(self, space: Space) -> dict[str, Tensor]:
         """What each option of a space adds, `[R, O]`; that of an edge is the cheapest that may stand there."""
-        found = {}
+        found, options = {}, self.price.options if isinstance(self.price, Additive | Predictor) else slopes(self.price)
         for name, choice in decided(space).items():
-            costs = self.price.options[name].gather(1, columns(choice, self.price.space[name]))
+            costs = options[name].gather(1, columns(choice, self.price.space[name]))
             found[name] = costs
             for target in choice.dag.targets() if choice.dag else ():
                 edge = edge_choice(name.removesuffix(".op"), target)

@@ -24,7 +24,7 @@ from nas_apps.core.settings import convert, from_plain, hints_of, known, mapping
 from nas_apps.core.task import Task
 from nas_apps.core.variants import VARIANTS, Variant
 
-PARTS = ("relax", "edges", "wiring", "perturb", "schedule", "stop", "derive")
+PARTS = ("relax", "edges", "widths", "wiring", "perturb", "schedule", "stop", "derive")
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def build(data: Mapping[str, Any]) -> Recipe:
         )
     if phases["train"].eigenvalue_every:
         raise UserError("train.eigenvalue_every: a final training has no logits; allowed: search.eigenvalue_every")
-    for phase, asked in (("search", variant.schedule.searches), ("train", True)):
+    for phase, asked in (("search", variant.schedule.searches), ("train", phases["train"].inherit is None)):
         if asked and phases[phase].epochs < 1:
             raise UserError(f"{phase}.epochs: got {phases[phase].epochs}; allowed: 1 and more")
     search_space(task, variant)

@@ -12,6 +12,8 @@ from torch import Tensor
 from nas_apps.core.arch import Draw
 from nas_apps.core.genotype import Genotype
 from nas_apps.core.logs import read_lines
+from nas_apps.core.parts.relaxation import Relaxation
+from nas_apps.core.parts.sparse import SparsestMax
 from nas_apps.core.parts.stop import SKIPS
 from nas_apps.core.space import NONE, SKIP, Space, decided
 
@@ -44,6 +46,16 @@ def collapsed(space: Space, genotype: Genotype) -> dict[str, str]:
     }
 
 
+def frozen(space: Space, relax: Mapping[str, Relaxation]) -> dict[str, str]:
+    """What is to be said of each choice between two options that are decided long before the search ends."""
+    return {
+        name: f"{name}: 'sparsest_max' leaves no gradient to two options once its radius is more than they are apart: "
+        "from then on the heavier one has won"
+        for name, choice in space.items()
+        if choice.shape[1] == 2 and isinstance(relax[choice.kind], SparsestMax)
+    }
+
+
 def read_history(folder: Path, step: int) -> list[dict[str, Any]]:
     """What a stop rule looks at, from the logs of a run folder up to a step: an entry an epoch."""
     epochs: dict[int, dict[str, Any]] = {}
@@ -63,4 +75,4 @@ def _skips(space: Space, genotype: Genotype) -> Mapping[str, tuple[int, int]]:
 
 def _entropy(shares: Tensor) -> float:
     nats = -(shares * shares.clamp_min(1e-30).log()).sum(-1).mean()
-    return float(nats) / math.log(max(shares.shape[-1], 2))
+    return float(nats) / math.log(max(shares.shape[-1], 2)) + 0.0  # not -0.0

@@ -26,15 +26,17 @@ from nas_apps.core.phase import Phase
 from nas_apps.core.price import derived, describe
 from nas_apps.core.runtime import Runtime
 from nas_apps.core.seeds import mix
+from nas_apps.core.task import canonical
 
 
 def derived_now(recipe: Recipe, arch: Arch, limit: Limit | None, *, final: bool = False) -> Genotype:
     """The genotype at this moment; under the cap, if there is one (`final`: as measured, where it is of latency)."""
     rule, seed = recipe.variant.derive, mix(recipe.seed, 3)
-    weights = {name: table.cpu() for name, table in arch.expected().weights.items()}
     if limit is not None:
-        return limit.derive(rule, arch.space, weights, seed, final=final).validate(arch.space)
-    return rule(arch.space, weights, torch.Generator().manual_seed(seed)).validate(arch.space)
+        genotype = limit.derive(rule, arch.space, arch.scores(), seed, final=final)
+    else:
+        genotype = rule(arch.space, arch.scores(), torch.Generator().manual_seed(seed))
+    return canonical(recipe.task, genotype).validate(arch.space)
 
 
 def found(

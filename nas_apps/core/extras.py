@@ -42,6 +42,7 @@ class Extras:
             progress,
             self.prices,
             torch.Generator().manual_seed(mix(arch.seed, 4, step)),
+            {n: (arch.logits[n], c.parents) for n, c in arch.space.items() if c.parents is not None},
         )
         whole, parts = total(self.penalties, seen)
         return whole, {f"penalty/{name}": y.detach() for name, y in parts.items()}

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -25,6 +26,7 @@ from nas_apps.core.predictor import Predictor, identity, read, write
 from nas_apps.core.price import derived
 from nas_apps.core.runtime import Runtime, start
 from nas_apps.core.space import Space
+from nas_apps.core.task import canonical
 
 Clock = Callable[[nn.Module, tuple[object, ...]], float]
 """Called with a network and inputs of one item; returns milliseconds."""
@@ -87,7 +89,7 @@ def measure(recipe: Recipe, out: Path, *, cells: int = 200, clock: Clock | None 
         raise UserError(f"--cells: got {cells}; allowed: 10 and more")
     space, phase, settings = recipe.task.choices(), recipe.train, recipe.search.latency
     with start(recipe.device, recipe.precision) as runtime:
-        found = random_cells(space, cells)
+        found = random_cells(space, cells, partial(canonical, recipe.task))
         every = 0.1 if sys.stderr.isatty() else 30.0
         bar = tqdm(found, desc="measure", unit="network", mininterval=every, maxinterval=every, dynamic_ncols=True)
         watch = clock or Stopwatch(settings, runtime)
@@ -109,17 +111,19 @@ def load(recipe: Recipe) -> tuple[Predictor, str]:
     path, space = recipe.search.latency.file, recipe.task.choices()
     if path is None:
         raise UserError("search.latency.file: not given; allowed, where latency counts: what nas-apps measure wrote")
-    inputs = derived(recipe.task, random_cells(space, 1)[0], recipe.train)[1]
+    inputs = derived(recipe.task, random_cells(space, 1, partial(canonical, recipe.task))[0], recipe.train)[1]
     of = identity(space, asdict(recipe.train.network), inputs, recipe.search.latency.batch_size)
     predictor, about = read(Path(path), space, of)
     return predictor, str(about["device"])
 
 
-def random_cells(space: Space, number: int) -> list[Genotype]:
-    """Different genotypes drawn uniformly; fewer than asked for where the space hardly has as many."""
+def random_cells(
+    space: Space, number: int, form: Callable[[Genotype], Genotype] = lambda genotype: genotype
+) -> list[Genotype]:
+    """Different genotypes drawn uniformly, in this form; fewer than asked for where the space hardly has as many."""
     found: dict[str, Genotype] = {}
     for seed in range(4 * number):
-        genotype = Random()(space, {}, torch.Generator().manual_seed(seed))
+        genotype = form(Random()(space, {}, torch.Generator().manual_seed(seed)))
         found.setdefault(genotype.to_json(), genotype)
         if len(found) == number:
             break

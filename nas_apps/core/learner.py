@@ -133,7 +133,7 @@ class Learner:
         self.logit_optimizer.step()
         with torch.no_grad():
             for choice, p, old in zip(self.arch.space.values(), self.logits, before, strict=True):
-                self.arch.relax[choice.kind].settle(old, p)
+                self.arch.relax[choice.kind].settle(old, p, self.progress)
         for p in self.logits:
             p.grad = None
         return stats

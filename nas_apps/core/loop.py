@@ -48,7 +48,7 @@ def run(
             figures = watch.figures() if watch else {}
             if (epoch + 1) % phase.evaluate_every == 0 or done == steps:
                 figures |= {f"evaluation/{name}": value for name, value in evaluate().items()}
-            report.epoch(done, epoch, learner.arch, figures)
+            report.epoch(done, epoch, learner, figures)
             if watch:
                 done, verdict = watch.judge(checkpoints, done)
         checkpoints.save(learner, streams, done, last=done == steps or verdict is not None)

@@ -83,6 +83,9 @@ class Phase:
     """Over all ranks."""
     clip: float | None = 5.0
     """Bound on the norm of the weights' gradient."""
+    inherit: str | None = None
+    """The folder of a search, whose super-net's weights the network begins with, by their names. Only in the final
+    training; with it, 0 epochs evaluate and export the network as it was inherited."""
     drop_path: float | Ramp = 0.0
     """Probability of dropping an operation's output, a sample at a time; a number p is the ramp from 0 to p. Only in
     the final training."""
@@ -115,6 +118,8 @@ class Phase:
             "checkpoint_steps",
         )
         bounded(self, BELOW_ONE, "drop_path")
+        if self.inherit is not None and self.name == "search":
+            raise ValueError("inherit: a search begins anew; allowed: train.inherit")
         if self.budget is not None and self.name == "train":
             raise ValueError("budget: what is trained is given; allowed: search.budget")
         if self.latency != Latency() and self.name == "train":

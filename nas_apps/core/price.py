@@ -22,7 +22,7 @@ from nas_apps.core.parts.relax import Softmax
 from nas_apps.core.parts.wiring import Full, Row
 from nas_apps.core.phase import Latency, Phase
 from nas_apps.core.space import NONE, Choice, Dag, Space, decided, op_choice, widened
-from nas_apps.core.task import Task
+from nas_apps.core.task import Prices, Task
 
 Weights = Mapping[str, Tensor]
 Resource = Literal["params", "macs", "latency"]
@@ -145,6 +145,20 @@ def tables(task: Task, phase: Phase) -> dict[str, Additive]:
     macs = [(owners[id(call.layer)], call.macs) for call in found if id(call.layer) in owners]
     totals = count_params(network), sum(call.macs for call in found)
     return {"params": _table(space, params, totals[0]), "macs": _table(space, macs, totals[1])}
+
+
+def prices_of(task: Task, phase: Phase) -> Mapping[str, Price]:
+    """The prices `params` and `macs` of the networks that a phase builds: the task's own, or `tables`."""
+    return task.prices(_trained(phase)) if isinstance(task, Prices) else tables(task, phase)
+
+
+def slopes(price: Price) -> dict[str, Tensor]:
+    """What each option of each decision adds to the cost of the mean architecture, `[R, O]`: its table, if
+    that is a cost that adds up."""
+    ones = {name: torch.ones(choice.shape, dtype=torch.float64) for name, choice in price.space.items()}
+    uniform = {name: table.requires_grad_() for name, table in expectation(price.space, ones).items()}
+    found = torch.autograd.grad(price(uniform), list(uniform.values()), materialize_grads=True)
+    return dict(zip(uniform, found, strict=True))
 
 
 def _trained(phase: Phase) -> Phase:

@@ -9,6 +9,7 @@ from nas_apps.core.parts.derive import Random, Strongest
 from nas_apps.core.parts.penalty import Cost, DirichletKL, ZeroOne
 from nas_apps.core.parts.relax import BinaryGate, Dirichlet, GumbelRanks, GumbelTopK, Sigmoid
 from nas_apps.core.parts.schedule import FirstOrder, Joint, NoSearch, Unrolled, WeightsOnly
+from nas_apps.core.parts.sparse import Sparsemax, SparsestMax
 from nas_apps.core.parts.stop import Never
 from nas_apps.core.phase import Phase
 from nas_apps.core.space import NONE, Space, narrowed
@@ -37,7 +38,7 @@ def _schedule(v: Variant) -> tuple[str | bool, ...]:
         isinstance(schedule, WeightsOnly)
         and "schedule: 'weights_only' is that of the final training: it leaves the logits as they began",
         isinstance(schedule, Unrolled)
-        and any(r.sparse for r in relaxations)
+        and any(r.sparse and r.noisy for r in relaxations)
         and "schedule: the look-ahead differentiates the training loss twice through one draw, and a sampled draw "
         "leaves most operations out of it; use 'first_order' with sampled weights",
         isinstance(schedule, FirstOrder)
@@ -81,6 +82,10 @@ def _edges(v: Variant) -> tuple[str | bool, ...]:
         by_edges
         and v.edges is None
         and "derive.by: 'edges' ranks edges by their own weight, and without `edges` all are equal",
+        v.widths is not None
+        and (not v.widths.simplex or isinstance(v.widths, BinaryGate | GumbelRanks))
+        and "widths: a convolution has one width, whose options share a weight of 1 in one net; use 'softmax', "
+        "'gumbel_one_hot' or 'sparsest_max'",
     )
 
 
@@ -88,8 +93,8 @@ def _perturb(v: Variant) -> tuple[str | bool, ...]:
     if v.perturb is None:
         return ()
     return (
-        v.relax.sparse
-        and "perturb: a sampled draw runs one option a row, and its neighbours run others; use relax 'softmax'",
+        any(r.sparse for kind, r in v.relaxations.items() if kind != "edge")
+        and "perturb: under exact zeros a row runs some of its options, and neighbours run others; use relax 'softmax'",
         not v.relax.simplex and "perturb: neighbours are sought on the simplex, where sigmoid's weights are not",
         isinstance(v.schedule, Joint)
         and "perturb: 'joint' steps weights and logits with one pass, and only the weights' step is perturbed",
@@ -111,7 +116,7 @@ def _losses(v: Variant) -> tuple[str | bool, ...]:
         and any(isinstance(penalty, Cost) and penalty.of == "latency" for penalty in v.penalties)
         and "penalties: the cells whose latency is predicted are drawn edge by edge, and edge_set=2 draws pairs",
         v.distill is not None
-        and not v.relax.sparse
+        and not (v.relax.sparse and v.relax.noisy)
         and "distill: the teacher is the super-net under its expected weights, which 'first_order' trains already "
         "where weights are not sampled",
         v.distill is not None
@@ -133,18 +138,21 @@ def search_space(task: Task, variant: Variant) -> Space:
             return tuple(o for o in options if o != NONE) if dag is not None and dag.keep is not None else options
 
         space = narrowed(space, keep)
-    edges = variant.edges
-    each = edges.k if isinstance(edges, GumbelTopK) else 1
-    drawn = variant.edge_set * each if edges is not None and edges.sparse else None
+    edges, drawn = variant.edges, None
+    if edges is not None and edges.sparse and not isinstance(edges, Sparsemax):
+        drawn = variant.edge_set * (edges.k if isinstance(edges, GumbelTopK) else 1)
+    how = "left in the end" if isinstance(edges, SparsestMax) else "drawn"
+    if variant.widths is not None and all(choice.kind != "width" for choice in space.values()):
+        raise UserError("variant.widths: this space decides no widths; allowed here: null")
     for name, choice in space.items():
         if drawn and choice.kind == "parent":
             raise UserError(
-                f"variant.edges: {drawn} edges a node are drawn, and in this space nodes choose parents, not edges; "
+                f"variant.edges: {drawn} edges a node are {how}, and in this space nodes choose parents, not edges; "
                 "allowed here: softmax"
             )
         if drawn and choice.dag is not None and choice.dag.keep != drawn:
             raise UserError(
-                f"variant.edges: {drawn} edges a node are drawn, and a node of {name} keeps "
+                f"variant.edges: {drawn} edges a node are {how}, and a node of {name} keeps "
                 f"{choice.dag.keep or 'all'}; allowed here: softmax"
             )
         if choice.kind == "op" and isinstance(variant.relax, GumbelRanks) and variant.relax.k > choice.shape[1]:
@@ -179,7 +187,12 @@ def _refuse_on_policy(variant: Variant) -> None:
 
 def refuse_search(variant: Variant, phase: Phase) -> None:
     """UserError for search settings under which a method does not mean what it says."""
-    s = phase.logits
+    s, searches = phase.logits, variant.schedule.searches
+    if searches and not s.init_std and any(isinstance(r, SparsestMax) for r in variant.relaxations.values()):
+        raise UserError(
+            "search.logits.init_std: got 0.0, and of equal logits 'sparsest_max' takes the first, without a gradient; "
+            "allowed here: more than 0"
+        )
     if isinstance(variant.relax, BinaryGate) and variant.relax.paths == 2 and (s.betas[0] or s.weight_decay):
         raise UserError(
             "variant.relax: 'binary_gate' with paths of 2 leaves the other options' probabilities alone, which Adam "

@@ -13,10 +13,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nas_apps.core import logs
-from nas_apps.core.arch import Arch
 from nas_apps.core.diagnosis import read_history
 from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
+from nas_apps.core.learner import Learner
 from nas_apps.core.runtime import Runtime
 from nas_apps.core.space import Space, widened
 
@@ -85,7 +85,7 @@ class Report:
             _refuse_lost(done, values)
             self._line(done, epoch, values)
 
-    def epoch(self, done: int, epoch: int, arch: Arch, figures: Mapping[str, float]) -> None:
+    def epoch(self, done: int, epoch: int, learner: Learner, figures: Mapping[str, float]) -> None:
         """Log the end of an epoch: figures, weights of the choices, genotype."""
         _refuse_lost(done, figures)
         if not self.runtime.leads:
@@ -93,7 +93,9 @@ class Report:
         if figures:
             self._line(done, epoch, figures)
         if self.derive is not None:
-            wide = widened(arch.expected().weights, arch.space, self.space or arch.space)
+            arch = learner.arch
+            means = arch.expected(learner.progress).weights
+            wide = widened(means, arch.space, self.space or arch.space)
             weights = {name: table.tolist() for name, table in wide.items()}
             logs.add_line(self.folder / "choices.jsonl", done, {"epoch": epoch, "weights": weights})
             self.derive().save(self.folder / "genotypes" / f"epoch_{epoch:03d}.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from nas_apps.core import checkpoint, files, logs
 from nas_apps.core.arch import Arch
 from nas_apps.core.budget import limit, settled
 from nas_apps.core.checkpoint import checkpoints_of
-from nas_apps.core.config import Recipe
-from nas_apps.core.diagnosis import collapsed, read_history
+from nas_apps.core.config import Recipe, task_name
+from nas_apps.core.diagnosis import collapsed, frozen, read_history
 from nas_apps.core.ending import evaluated, found, leave
 from nas_apps.core.errors import UserError
 from nas_apps.core.folder import check, claim, hold, read_recipe
 from nas_apps.core.genotype import Genotype
+from nas_apps.core.inherit import inherit
 from nas_apps.core.learners import train_learner
 from nas_apps.core.likeness import resized_like
 from nas_apps.core.loop import run
@@ -24,8 +26,9 @@ from nas_apps.core.parts.schedule import WeightsOnly
 from nas_apps.core.price import derived
 from nas_apps.core.refusals import search_space
 from nas_apps.core.report import Report
-from nas_apps.core.runtime import start
+from nas_apps.core.runtime import Runtime, start
 from nas_apps.core.searching import Searching, stage_of
+from nas_apps.core.task import Loads
 from nas_apps.core.watch import adaptive, ask
 
 
@@ -45,6 +48,8 @@ def search(recipe: Recipe, folder: str | Path, *, resume: bool = False, command:
         space = search_space(recipe.task, recipe.variant)
         if runtime.leads:
             claim(folder, recipe, space)
+            for about, message in frozen(space, recipe.variant.relaxations).items():
+                logs.warn(folder, 0, about, message)
         steps, verdict = searching.finish()
         genotype = found(folder, recipe, searching.learner.arch, cap, runtime, steps, verdict)
         if runtime.leads:
@@ -59,7 +64,8 @@ def search(recipe: Recipe, folder: str | Path, *, resume: bool = False, command:
 def train(
     recipe: Recipe, genotype: Genotype, folder: str | Path, *, resume: bool = False, command: str | None = None
 ) -> dict[str, Any]:
-    """Stack a genotype's cells, train the network from scratch, evaluate it; the summary that it leaves in `folder`."""
+    """Build a genotype's network, train it, from scratch or from a search's weights, and evaluate it; the summary that
+    this leaves in `folder`."""
     folder = Path(folder)
     space = recipe.task.choices()
     genotype.validate(space)
@@ -67,6 +73,8 @@ def train(
         check(folder, recipe, "train", runtime, resume=resume)
         _same_genotype(folder, genotype)
         learner, streams = train_learner(recipe, genotype, runtime)
+        begun = (folder / "checkpoint.pt").exists()
+        told = inherit(recipe, learner) if recipe.train.inherit and not begun else None
 
         def evaluate() -> dict[str, float]:
             return evaluated(recipe, learner, recipe.train, {"": learner.arch.expected()})
@@ -75,11 +83,16 @@ def train(
         if runtime.leads:
             claim(folder, recipe, space)
             genotype.save(folder / "genotype.json")
+            if told:
+                logs.warn(folder, 0, "inherit", told)
         goal, every = recipe.task.goal[0], recipe.train.log_steps
         report = Report(folder, runtime, log_steps=every, derive=None, goal=goal)
         checkpoints = checkpoints_of(folder, recipe, learner, streams)
         try:
             steps, _ = run(learner, WeightsOnly(), streams, report, checkpoints, evaluate=evaluate)
+            if not steps and not begun:
+                _look(folder, runtime, evaluate())
+                checkpoints.save(learner, streams, steps, last=True)
         finally:
             report.end()
         if runtime.leads:
@@ -122,6 +135,14 @@ def evaluate(folder: str | Path) -> dict[str, float]:
         return evaluated(recipe, learner, recipe.train, {"": learner.arch.expected()})
 
 
+def load(folder: str | Path) -> Any:
+    """The trained network of a run folder, as the users of its domain have it, on the CPU."""
+    task = read_recipe(Path(folder)).task
+    if not isinstance(task, Loads):
+        raise UserError(f"{folder}: of the task {task_name(task)!r}, which loads no networks; allowed: one that does")
+    return task.load(Path(folder))
+
+
 def look_up(folder: str | Path, table: str | Path) -> dict[str, float]:
     """What a table of known results says of a run folder's genotype; kept in its summary too."""
     folder = Path(folder)
@@ -146,6 +167,13 @@ def as_large(recipe: Recipe, genotype: Genotype, folder: str | Path) -> Recipe:
     other = read_recipe(Path(folder))
     network, _ = derived(other.task, Genotype.load(Path(folder) / "genotype.json"), other.train)
     return resized_like(recipe, genotype, sum(p.numel() for p in network.parameters()))
+
+
+def _look(folder: Path, runtime: Runtime, figures: Mapping[str, float]) -> None:
+    """Log the figures of a network that takes no step."""
+    line = {"epoch": 0, **{f"evaluation/{name}": value for name, value in figures.items()}}
+    if runtime.leads:
+        logs.add_line(folder / "metrics.jsonl", 0, line)
 
 
 def _same_genotype(folder: Path, genotype: Genotype) -> None:

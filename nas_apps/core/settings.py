@@ -15,7 +15,8 @@ from nas_apps.core.parts.derive import RULES, Rule
 from nas_apps.core.parts.drop import DROPS, Drop
 from nas_apps.core.parts.penalty import PENALTIES, Penalty
 from nas_apps.core.parts.perturb import PERTURBATIONS, Perturbation
-from nas_apps.core.parts.relax import RELAXATIONS, Relaxation
+from nas_apps.core.parts.relax import RELAXATIONS
+from nas_apps.core.parts.relaxation import Relaxation
 from nas_apps.core.parts.schedule import SCHEDULES, Schedule
 from nas_apps.core.parts.stop import STOPS, StopRule
 from nas_apps.core.parts.wiring import WIRINGS, Wiring

@@ -61,6 +61,8 @@ class Choice:
     `kind` says what is decided ("op", "edge", "parent", ...): a relaxation is chosen for each kind. `dag` is there when
     the rows are the edges of a cell. `keep` is how many options of each row a genotype keeps, where the space says so:
     a choice of the kind "parent" has one row, of the states that one node may be computed from, and keeps `keep`.
+    `parents` is there when the options are the nodes of a tree: option k extends option `parents[k]`, an earlier one;
+    -1 at a root. A choice of the kind "exit" says after which of them a network ends.
 
     >>> Choice.uniform(("skip_connect", "conv"), rows=3).shape
     (3, 2)
@@ -70,6 +72,7 @@ class Choice:
     kind: str = "op"
     dag: Dag | None = None
     keep: int | None = None
+    parents: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.rows or not self.rows[0]:
@@ -81,6 +84,11 @@ class Choice:
                 raise ValueError(f"row {index} names an option twice: {row}")
         if self.keep is not None and not 1 <= self.keep <= len(self.rows[0]):
             raise ValueError(f"keep: 1 to {len(self.rows[0])}, the options of a row, got {self.keep}")
+        if self.parents is not None and len(self.parents) != len(self.rows[0]):
+            raise ValueError(f"parents: one for each of {len(self.rows[0])} options, got {len(self.parents)}")
+        for k, parent in enumerate(self.parents or ()):
+            if not -1 <= parent < k:
+                raise ValueError(f"parents[{k}]: an option before it, or -1, got {parent}")
 
     @classmethod
     def uniform(cls, options: tuple[str, ...], rows: int, kind: str = "op") -> Choice:

@@ -36,20 +36,25 @@ def read_space(path: Path) -> Space:
 def _to_data(choice: Choice) -> dict[str, Any]:
     dag = None if choice.dag is None else [choice.dag.inputs, choice.dag.nodes, choice.dag.keep]
     keep = {} if choice.keep is None else {"keep": choice.keep}
-    return {"rows": [list(row) for row in choice.rows], "kind": choice.kind, "dag": dag, **keep}
+    tree = {} if choice.parents is None else {"parents": list(choice.parents)}
+    return {"rows": [list(row) for row in choice.rows], "kind": choice.kind, "dag": dag, **keep, **tree}
 
 
 def _from_data(entry: object, where: str) -> Choice:
     form = (
-        '"rows": [[option, ...], ...], "kind": name, "dag": [inputs, nodes, keep] or null, and perhaps "keep": number'
+        '"rows": [[option, ...], ...], "kind": name, "dag": [inputs, nodes, keep] or null, '
+        'and perhaps "keep": number, "parents": [number, ...]'
     )
     wrong = UserError(f"{where}: a choice has {form}")
     if not isinstance(entry, dict):
         raise wrong
     rows, kind, dag, keep = entry.get("rows"), entry.get("kind", "op"), entry.get("dag"), entry.get("keep")
+    tree = entry.get("parents")
     if not isinstance(rows, list) or not isinstance(kind, str) or not (dag is None or _is_dag(dag)):
         raise wrong
-    if type(keep) not in (int, type(None)):
+    if type(keep) not in (int, type(None)) or not (tree is None or isinstance(tree, list)):
+        raise wrong
+    if tree is not None and not all(type(parent) is int for parent in tree):
         raise wrong
     if not all(isinstance(row, list) and all(isinstance(option, str) for option in row) for row in rows):
         raise wrong
@@ -57,7 +62,7 @@ def _from_data(entry: object, where: str) -> Choice:
     if topology is not None and len(rows) != len(topology.edges()):
         raise UserError(f"{where}: {len(rows)} rows for {len(topology.edges())} edges")
     try:
-        return Choice(tuple(tuple(row) for row in rows), kind, topology, keep)
+        return Choice(tuple(map(tuple, rows)), kind, topology, keep, None if tree is None else tuple(tree))
     except ValueError as error:
         raise UserError(f"{where}: {error}") from None
 

@@ -54,7 +54,7 @@ def narrow(arch: Arch, number: int | None, must: Genotype | None = None) -> Spac
 
     must: an architecture that is left in it whatever its options weigh.
     """
-    weights = {name: table.tolist() for name, table in arch.expected().weights.items()}
+    weights = {name: table.tolist() for name, table in arch.scores().items()}
 
     def keep(name: str, row: int, options: tuple[str, ...]) -> tuple[str, ...]:
         first = () if must is None else must.kept[name][row]

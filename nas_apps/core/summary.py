@@ -84,7 +84,7 @@ def cell_text(space: Space, genotype: Genotype) -> str:
     for name, choice in decided(space).items():
         rows = genotype.kept[name]
         if choice.dag is None:
-            lines.append(f"{name}: {' '.join('+'.join(row) for row in rows)}")
+            lines.append(f"{name}: {' '.join('+'.join(row) or '-' for row in rows)}")
             continue
         nodes = []
         for target in choice.dag.targets():

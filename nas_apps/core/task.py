@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -15,6 +15,9 @@ from nas_apps.core.phase import Phase
 from nas_apps.core.progress import Progress
 from nas_apps.core.runtime import Runtime
 from nas_apps.core.space import Space
+
+if TYPE_CHECKING:
+    from nas_apps.core.price import Price
 
 Batch = Any
 
@@ -96,9 +99,36 @@ class Resizes(Protocol):
         ...
 
 
+@runtime_checkable
+class Prices(Protocol):
+    """A task whose networks' costs do not add up over options, and that has formulas for them."""
+
+    def prices(self, phase: Phase) -> Mapping[str, Price]:
+        """The prices `params` and `macs` of the networks that a phase builds, exact for every genotype."""
+        ...
+
+
+@runtime_checkable
+class Canonical(Protocol):
+    """A task in whose space some decisions can be of no account once others are made."""
+
+    def canonical(self, genotype: Genotype) -> Genotype:
+        """The one of the genotypes of the same network that searches end with: such rows keep nothing."""
+        ...
+
+
+@runtime_checkable
+class Loads(Protocol):
+    """A task whose trained networks can be used without its data."""
+
+    def load(self, folder: Path) -> Any:
+        """The network that `export` wrote into `folder` as its users have it, on the CPU, evaluating."""
+        ...
+
+
 class Task(Protocol):
     """A domain: its space, its networks, its data and what "better" means. A frozen dataclass; its fields are the
-    keys under `task` in a recipe."""
+    keys under `task` in a recipe. It may be one that has `Prices`, and one whose genotypes are `Canonical`."""
 
     network: ClassVar[type]
     """The dataclass of a phase's network settings: the keys under `search.network` and `train.network`. It
@@ -166,3 +196,8 @@ class Task(Protocol):
     def export(self, objective: nn.Module, genotype: Genotype, phase: Phase, folder: Path) -> None:
         """Write the trained network into `folder`, in the form its domain loads (weights as safetensors)."""
         ...
+
+
+def canonical(task: Task, genotype: Genotype) -> Genotype:
+    """A genotype as the task writes it."""
+    return task.canonical(genotype) if isinstance(task, Canonical) else genotype

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from nas_apps.core.parts.derive import Random, Rule, Strongest, Threshold
 from nas_apps.core.parts.distill import Distill
 from nas_apps.core.parts.drop import DropBlock, SkipDropout
-from nas_apps.core.parts.penalty import Cost, Penalty, ZeroOne
+from nas_apps.core.parts.penalty import Cost, Order, Penalty, ZeroOne
 from nas_apps.core.parts.perturb import Adversarial, MeanShift, Perturbation, RandomSmoothing
 from nas_apps.core.parts.relax import (
     BinaryGate,
@@ -18,11 +18,12 @@ from nas_apps.core.parts.relax import (
     GumbelRanks,
     GumbelSoftmax,
     GumbelTopK,
-    Relaxation,
     Sigmoid,
     Softmax,
 )
+from nas_apps.core.parts.relaxation import Relaxation
 from nas_apps.core.parts.schedule import FirstOrder, Joint, NoSearch, Schedule, Unrolled
+from nas_apps.core.parts.sparse import Sparsemax, SparsestMax
 from nas_apps.core.parts.stop import EigenvalueStop, Never, StopRule
 from nas_apps.core.parts.wiring import AuxSkip, Full, Partial, Wiring
 from nas_apps.core.refusals import refuse
@@ -35,7 +36,8 @@ class Variant:
 
     relax: how logits of operations become weights. edges: the same for the edges into a node, or None when an edge
     has no weight of its own (and for the parents of a node, where a space decides those); edge_set: how many edges
-    an option of theirs holds, 2 where pairs are chosen. none: whether "none" is an option while searching, in cells
+    an option of theirs holds, 2 where pairs are chosen. widths: the same for the width of a convolution, where a space
+    decides that; as operations when not given. none: whether "none" is an option while searching, in cells
     that cannot end with it. wiring: how the candidates of an edge are run. perturb: what the weights learn under
     instead of the mixing weights. penalties: what is added to the logits' loss; distill: to the weights'. schedule:
     who learns from which batch. stages: of a search that narrows its space as it goes on. stop: when it ends before its
@@ -49,6 +51,7 @@ class Variant:
 
     relax: Relaxation = Softmax()
     edges: Relaxation | None = None
+    widths: Relaxation | None = None
     edge_set: Literal[1, 2] = 1
     none: bool = True
     wiring: Wiring = Full()
@@ -68,14 +71,33 @@ class Variant:
     @property
     def relaxations(self) -> Mapping[str, Relaxation]:
         """The relaxation of each kind of choice. A node has several parents, so they are never sampled one by one:
-        where operations are, parents have the soft weights of the same draw, as in the code of arXiv:2001.10422."""
+        where operations are, parents have the soft weights of the same draw, as in the code of arXiv:2001.10422. Nor
+        are all but one of them pruned away."""
         edges = {} if self.edges is None else {"edge": self.edges}
         parents = self.edges or self.relax
         if isinstance(parents, GumbelOneHot | GumbelTopK | GumbelRanks):
             parents = GumbelSoftmax(parents.temperature)
-        elif parents.sparse:
+        elif isinstance(parents, BinaryGate):
             parents = GumbelSoftmax(1.0)
-        return {"op": self.relax, "parent": parents if parents.simplex else Softmax(), **edges}
+        elif isinstance(parents, SparsestMax):
+            parents = Sparsemax()
+        return {
+            "op": self.relax,
+            "parent": parents if parents.simplex else Softmax(),
+            "exit": _alone(self.relax),
+            "width": _alone(self.widths or self.relax),
+            **edges,
+        }
+
+
+def _alone(relax: Relaxation) -> Relaxation:
+    """The nearest relaxation under which options of a row compete, one net at a time, and nothing that is not run is
+    evaluated: for where a network ends, and for its widths."""
+    if isinstance(relax, GumbelTopK | GumbelRanks):
+        return GumbelOneHot(relax.temperature)
+    if isinstance(relax, BinaryGate):
+        return GumbelOneHot()
+    return relax if relax.simplex else Softmax()
 
 
 _STILL = {"betas": [0.0, 0.999], "weight_decay": 0.0}
@@ -184,38 +206,12 @@ VARIANTS: dict[str, Variant] = {
         logits={"lr": 6e-4, "clip": 5.0},
         cite=("1911.05704", "1904.12760", "1806.09055"),
     ),
+    "trilevel": Variant(
+        relax=SparsestMax(),
+        penalties=(Order(),),
+        logits={"weight_decay": 0.0, "clip": 1.0},
+        cite=("2101.06658", "1903.03793", "1602.02068", "1806.09055"),
+    ),
     "darts_minus": Variant(wiring=AuxSkip(), cite=("2009.01027", "1806.09055")),
     "random": Variant(schedule=NoSearch(), derive=Random(), cite=("1902.07638", "1806.09055")),
-}
-
-PAPERS: dict[str, str] = {
-    "1806.09055": "H. Liu, K. Simonyan, Y. Yang. DARTS: Differentiable Architecture Search. ICLR 2019",
-    "1810.12890": "G. Ghiasi, T.-Y. Lin, Q. V. Le. DropBlock: A Regularization Method for Convolutional Networks. "
-    "NeurIPS 2018",
-    "1812.00332": "H. Cai, L. Zhu, S. Han. ProxylessNAS: Direct Neural Architecture Search on Target Task and "
-    "Hardware. ICLR 2019",
-    "1812.09926": "S. Xie, H. Zheng, C. Liu, L. Lin. SNAS: Stochastic Neural Architecture Search. ICLR 2019",
-    "1902.07638": "L. Li, A. Talwalkar. Random Search and Reproducibility for Neural Architecture Search. UAI 2019",
-    "1904.12760": "X. Chen, L. Xie, J. Wu, Q. Tian. Progressive Differentiable Architecture Search. ICCV 2019",
-    "1907.05737": "Y. Xu et al. PC-DARTS: Partial Channel Connections for Memory-Efficient Architecture Search. "
-    "ICLR 2020",
-    "1909.09656": "A. Zela et al. Understanding and Robustifying Differentiable Architecture Search. ICLR 2020",
-    "1910.04465": "X. Dong, Y. Yang. Searching for a Robust Neural Architecture in Four GPU Hours. CVPR 2019",
-    "1911.05704": "S. Green, C. M. Vineyard, R. Helinski, C. K. Koc. RAPDARTS: Resource-Aware Progressive "
-    "Differentiable Architecture Search. IJCNN 2020",
-    "1911.12126": "X. Chu, T. Zhou, B. Zhang, J. Li. Fair DARTS: Eliminating Unfair Advantages in Differentiable "
-    "Architecture Search. ECCV 2020",
-    "2001.06392": "Y. Xu et al. Latency-Aware Differentiable Neural Architecture Search. 2020",
-    "2002.05283": "X. Chen, C.-J. Hsieh. Stabilizing Differentiable Architecture Search via Perturbation-based "
-    "Regularization. ICML 2020",
-    "2006.10355": "X. Chen, R. Wang, M. Cheng, X. Tang, C.-J. Hsieh. DrNAS: Dirichlet Neural Architecture Search. "
-    "ICLR 2021",
-    "2009.01027": "X. Chu et al. DARTS-: Robustly Stepping out of Performance Collapse Without Indicators. ICLR 2021",
-    "2011.11233": "X. Wang et al. ROME: Robustifying Memory-Efficient NAS via Topology Disentanglement and Gradient "
-    "Accumulation. ICCV 2023",
-    "2106.02229": "Y. Miao, X. Song et al. Differentiable Architecture Search for Reinforcement Learning. AutoML-Conf "
-    "2022",
-    "2107.04324": "H. Tan et al. Mutually-aware Sub-Graphs Differentiable Architecture Search. 2021",
-    "2108.08128": "P. Hou, Y. Jin, Y. Chen. Single-DARTS: Towards Stable Architecture Search. ICCVW 2021",
-    "2108.09996": "J.-W. Hsieh et al. MS-DARTS: Mean-Shift Based Differentiable Architecture Search. 2021",
 }

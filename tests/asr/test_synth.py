@@ -15,8 +15,8 @@ from nas_apps.core.errors import UserError
 soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("espeakng_loader")
 
+from nas_apps.core.cache import default_cache, made_once  # noqa: E402
 from nas_apps.tasks.asr import synth  # noqa: E402
-from nas_apps.tasks.asr.cache import default_cache, made_once  # noqa: E402
 from nas_apps.tasks.asr.corpus import PARTS, Corpus  # noqa: E402
 from nas_apps.tasks.asr.digits import DigitStrings, digit_strings  # noqa: E402
 from nas_apps.tasks.asr.synth import SYLLABLES, Mini, mini_mandarin  # noqa: E402

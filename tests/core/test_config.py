@@ -20,7 +20,8 @@ from nas_apps.core import config, refusals
 from nas_apps.core.config import Recipe, build, load
 from nas_apps.core.errors import UserError
 from nas_apps.core.parts.derive import Random, Strongest
-from nas_apps.core.parts.relax import RELAXATIONS, GumbelOneHot, Relaxation, Sigmoid, Softmax
+from nas_apps.core.parts.relax import RELAXATIONS, GumbelOneHot, Sigmoid, Softmax
+from nas_apps.core.parts.relaxation import Relaxation
 from nas_apps.core.parts.schedule import FirstOrder, NoSearch, Unrolled
 from nas_apps.core.parts.wiring import Full, Partial
 from nas_apps.core.phase import Phase
@@ -215,7 +216,8 @@ REFUSED = {
     "variant.edge_set=2": "variant.edge_set: 2 chooses pairs of edges",
     "variant.edge_set=2 variant.edges=gumbel_one_hot": "variant.edge_set: a pair has one weight and two operations",
     "variant.derive.by=edges": "variant.derive.by: 'edges' ranks edges by their own weight",
-    "variant=sdarts_rs variant.relax=gumbel_one_hot": "variant.perturb: a sampled draw runs one option a row",
+    "variant.widths=gumbel_top_k": "variant.widths: a convolution has one width, whose options share",
+    "variant=sdarts_rs variant.relax=gumbel_one_hot": "variant.perturb: under exact zeros a row runs some of its",
     "variant=sdarts_adv variant.relax=sigmoid": "variant.perturb: neighbours are sought on the simplex",
     "variant=single_darts variant.perturb=mean_shift": "variant.perturb: 'joint' steps weights and logits with",
     "variant=random variant.perturb=adversarial": "variant.perturb: 'no_search' takes no step",

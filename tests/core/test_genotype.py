@@ -68,6 +68,22 @@ def test_a_row_keeps_as_many_options_as_its_choice_says() -> None:
             Choice((("0", "1", "2"),), "parent", keep=keep)
 
 
+def test_the_options_of_a_tree_extend_options_before_them() -> None:
+    rows = (("c", "cu", "cc"),)
+    space: Space = {"exit": Choice(rows, "exit", parents=(-1, 0, 0)), "gate": SPACE["gate"]}
+    assert space_from_json(space_to_json(space)) == space
+    for parents, reason in (
+        ((-1, 0), r"^parents: one for each of 3 options, got 2$"),
+        ((-1, 1, 0), r"^parents\[1\]: an option before it, or -1, got 1$"),
+        ((-2, 0, 0), r"^parents\[0\]: an option before it, or -1, got -2$"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            Choice(rows, "exit", parents=parents)
+    for wrong in ("7", '["a", 0, 0]', "[-1, 0]", "[-1, 0.5, 0]"):
+        with pytest.raises(UserError, match=r"^s: exit: "):
+            space_from_json(space_to_json(space).replace("[-1, 0, 0]", wrong), "s")
+
+
 def test_the_text_of_a_space_says_what_its_rows_keep() -> None:
     space: Space = {"p": Choice((("0", "1", "2"),), "parent", keep=2), "gate": SPACE["gate"]}
     assert space_from_json(space_to_json(space)) == space

@@ -58,6 +58,10 @@ def test_the_exported_network_is_a_timm_model_with_the_same_logits(tmp_path: Pat
     images = torch.randn(4, 1, 8, 8)
     with torch.no_grad(), learner.arch.using(learner.arch.expected()):
         assert torch.equal(model(images), learner.evaluated.eval().network(images))
+        assert torch.equal(nas_apps.load(tmp_path / "train")(images), model(images))
+    (tmp_path / "train" / "model.json").write_text("{}")
+    with pytest.raises(UserError, match=r"model.json: not a network of this task"):
+        nas_apps.load(tmp_path / "train")
 
 
 def test_the_running_average_is_what_is_evaluated(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_settings_out_of_bounds_are_refused(recipe, settings: str) -> None:  # n
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
-        (("variant=gdas",), "a sampled draw runs one option a row"),
+        (("variant=gdas",), "under exact zeros a row runs some of its options"),
         (("variant=fair_darts",), "neighbours are sought on the simplex"),
         (("variant=single_darts",), "'joint' steps weights and logits with one pass"),
     ],

@@ -5,14 +5,22 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nas_apps.core.parts.relax import RELAXATIONS, Relaxation
+from nas_apps.core.parts.relax import RELAXATIONS
+from nas_apps.core.parts.relaxation import Relaxation
 from nas_apps.core.progress import Progress
 
 ALL = pytest.mark.parametrize("relax", [kind() for kind in RELAXATIONS.values()], ids=list(RELAXATIONS))
 ON_SIMPLEX = {name: kind() for name, kind in RELAXATIONS.items() if kind.simplex}
 COMPETING = pytest.mark.parametrize("relax", ON_SIMPLEX.values(), ids=ON_SIMPLEX)
 RELATIVE = {name: kind() for name, kind in RELAXATIONS.items() if name not in ("sigmoid", "dirichlet")}
-EXACT = ("softmax", "sigmoid", "gumbel_one_hot", "binary_gate")  # where `mean` is the expectation of the draws
+EXACT = (
+    "softmax",
+    "sigmoid",
+    "sparsemax",
+    "sparsest_max",
+    "gumbel_one_hot",
+    "binary_gate",
+)  # where `mean` is the expectation of the draws
 
 
 def weights(relax: Relaxation, logits: torch.Tensor, seed: int = 0) -> torch.Tensor:
@@ -61,10 +69,13 @@ def test_a_shift_of_a_row_changes_nothing(relax: Relaxation) -> None:
 
 
 @ALL
-def test_the_gradient_reaches_every_logit_of_a_row(relax: Relaxation) -> None:
-    logits = torch.randn(6, 4, requires_grad=True)
-    (weights(relax, logits) * torch.tensor([1.0, 2.0, 4.0, 8.0])).sum().backward()
-    assert (logits.grad != 0).all()
+def test_the_gradient_reaches_every_logit_of_a_row_that_no_rule_leaves_out(relax: Relaxation) -> None:
+    logits = (0.05 * torch.randn(6, 4)).requires_grad_()
+    table = weights(relax, logits)
+    (table * torch.tensor([1.0, 2.0, 4.0, 8.0])).sum().backward()
+    left = (table != 0) | (relax.noisy or not relax.sparse)  # a projection gives nothing to what it leaves out
+    assert left.sum() > 12
+    assert torch.equal((logits.grad != 0).expand_as(left), left)
 
 
 @ALL
@@ -72,6 +83,14 @@ def test_sparse_says_whether_weights_are_exactly_zero(relax: Relaxation) -> None
     table = weights(relax, torch.randn(50, 4))
     assert bool((table == 0).any()) is relax.sparse
     assert (table != 0).any(-1).all()
+
+
+@ALL
+def test_the_scores_rank_the_options_of_a_row_as_the_logits_do(relax: Relaxation) -> None:
+    logits = torch.randn(6, 5)
+    scores = relax.scores(logits)
+    assert torch.equal(scores.argsort(-1), logits.argsort(-1))
+    assert (scores > 0).all()
 
 
 @pytest.mark.parametrize("relax", [RELAXATIONS[name]() for name in EXACT], ids=EXACT)

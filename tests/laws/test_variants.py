@@ -15,10 +15,11 @@ from nas_apps.core.cell import Fixed, Mixed
 from nas_apps.core.config import Recipe
 from nas_apps.core.ending import derived_now
 from nas_apps.core.genotype import Genotype
+from nas_apps.core.papers import PAPERS
 from nas_apps.core.parts.derive import Threshold
 from nas_apps.core.progress import Progress
 from nas_apps.core.refusals import search_space
-from nas_apps.core.variants import PAPERS, VARIANTS
+from nas_apps.core.variants import VARIANTS
 
 EVERY = pytest.mark.parametrize("variant", list(VARIANTS))
 SEARCHING = pytest.mark.parametrize("variant", [name for name, v in VARIANTS.items() if v.schedule.searches])

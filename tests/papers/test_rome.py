@@ -13,7 +13,8 @@ from nas_apps.core.cell import Cell, Mixed
 from nas_apps.core.config import load
 from nas_apps.core.op import OpArgs
 from nas_apps.core.parts.derive import Strongest
-from nas_apps.core.parts.relax import GumbelOneHot, GumbelTopK, Relaxation
+from nas_apps.core.parts.relax import GumbelOneHot, GumbelTopK
+from nas_apps.core.parts.relaxation import Relaxation
 from nas_apps.core.parts.schedule import TRAIN, VALID, FirstOrder
 from nas_apps.core.parts.wiring import Full
 from nas_apps.core.progress import DONE, Progress

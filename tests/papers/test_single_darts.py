@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nas_apps.core.arch import Arch
 from nas_apps.core.learner import Learner
-from nas_apps.core.parts.relax import Relaxation
+from nas_apps.core.parts.relaxation import Relaxation
 from nas_apps.core.parts.schedule import Joint
 from nas_apps.core.phase import Logits, Phase
 from nas_apps.core.progress import Progress

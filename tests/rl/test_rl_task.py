@@ -124,7 +124,8 @@ def test_a_cell_is_trained_exported_and_evaluated_anew(algorithm: str, tmp_path:
     assert "train_return" not in summary["metrics"]  # this game has no levels: there would be nothing else to play
     again = nas_apps.evaluate(tmp_path / "train")
     assert again["return"] == summary["metrics"]["return"]
-    network = load_policy(tmp_path / "train")
+    network = nas_apps.load(tmp_path / "train")
+    assert type(network) is type(load_policy(tmp_path / "train"))
     assert sum(p.numel() for p in network.parameters()) == summary["costs"]["params"]
     state = checkpoint.read(tmp_path / "train" / "checkpoint.pt")["learner"]["objective"]
     for name, value in network.state_dict().items():

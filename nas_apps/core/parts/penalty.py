@@ -23,7 +23,8 @@ class Seen(NamedTuple):
 
     logits: of each choice that a genotype decides and that is relaxed as operations are, `[R, O]`. means: the expected
     weights of each choice, edges' too, differentiable in the logits. prices: by what is priced, the cost of the network
-    that tables of weights stand for. rng: of the CPU, for penalties that draw.
+    that tables of weights stand for. rng: of the CPU, for penalties that draw. exits: the logits `[R, O]` of each
+    choice whose options are the nodes of a tree, and the option that each one extends.
     """
 
     logits: Mapping[str, Tensor]
@@ -31,6 +32,7 @@ class Seen(NamedTuple):
     progress: Progress
     prices: Mapping[str, Price]
     rng: torch.Generator
+    exits: Mapping[str, tuple[Tensor, tuple[int, ...]]] = {}
 
 
 class Penalty(Protocol):
@@ -120,6 +122,42 @@ class Cost:
         return price(draw_cells(price.space, seen.means, self.cells, seen.rng)).mean()
 
 
+@dataclass(frozen=True)
+class Order:
+    """In a tree of exits, prefers those that come before others (arXiv:2101.06658, after code of its authors; the
+    paper's own equation is not known to us). 0 where a space has no such tree.
+
+    hinge: the sum over all exits of max(0, logit - the logit of the exit it extends), by which each path is in order.
+    telescoped: the sum over complete paths of the same differences without the bound, as in that code: what is between
+    a root and a leaf cancels, so it only pulls roots up and leaves down. none: 0.
+    """
+
+    form: Literal["hinge", "telescoped", "none"] = "hinge"
+    weight: float | Ramp = 1e-5
+
+    def __post_init__(self) -> None:
+        bounded(self, NOT_NEGATIVE, "weight")
+
+    def __call__(self, seen: Seen) -> Tensor:
+        if self.form == "none" or not seen.exits:
+            return torch.zeros(())
+        found = []
+        for logits, parents in seen.exits.values():
+            if self.form == "hinge":
+                pairs = [(child, parent) for child, parent in enumerate(parents) if parent >= 0]
+            else:
+                pairs = [(leaf, _root(leaf, parents)) for leaf in range(len(parents)) if leaf not in parents]
+            above = logits[:, [pair[0] for pair in pairs]] - logits[:, [pair[1] for pair in pairs]]
+            found.append(above.relu().sum() if self.form == "hinge" else above.sum())
+        return torch.stack(found).sum()
+
+
+def _root(option: int, parents: tuple[int, ...]) -> int:
+    while parents[option] >= 0:
+        option = parents[option]
+    return option
+
+
 def draw_cells(space: Space, means: Mapping[str, Tensor], number: int, rng: torch.Generator) -> dict[str, Tensor]:
     """The one-hot weights `[number, R, O]` of architectures drawn from their odds, with the gradient of the odds in the
     rows that each keeps.
@@ -159,5 +197,6 @@ def total(penalties: tuple[Penalty, ...], seen: Seen) -> tuple[Tensor | None, di
 PENALTIES: dict[str, type[Penalty]] = {
     "cost": Cost,
     "dirichlet_kl": DirichletKL,
+    "order": Order,
     "zero_one": ZeroOne,
 }

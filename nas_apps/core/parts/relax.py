@@ -1,48 +1,18 @@
-"""How logits become mixing weights.
-
-Called as `relax(logits, progress, rng)` with logits `[R, O]`; returns weights `[R, O]`; `[K, R, O]` for K nets.
-"""
+"""How logits become mixing weights. What all of them answer is in `relaxation`, those with exact zeros in `sparse`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from nas_apps.core.bounds import COUNT, POSITIVE, bounded
 from nas_apps.core.parts.noise import concentration, dirichlet, gate, gumbel, pick, soft_gumbel, straight_through
+from nas_apps.core.parts.relaxation import Relaxation
+from nas_apps.core.parts.sparse import Sparsemax, SparsestMax
 from nas_apps.core.progress import Progress, Ramp, value
-
-
-class Relaxation(Protocol):
-    """The base of relaxations.
-
-    `sparse`: weights can be exactly zero, so that operations can be left out. `noisy`: two draws differ. `simplex`: the
-    weights of a row sum to 1.
-    """
-
-    sparse: ClassVar[bool] = False
-    noisy: ClassVar[bool] = False
-    simplex: ClassVar[bool] = True
-
-    def __call__(self, logits: Tensor, progress: Progress, rng: torch.Generator) -> Tensor:
-        """Weights `[R, O]` from logits `[R, O]`; noise comes from `rng`, a generator of the CPU."""
-        ...
-
-    def mean(self, logits: Tensor, progress: Progress) -> Tensor:
-        """The expected weights `[R, O]`, differentiable: what is logged, and what an architecture is derived from."""
-        return logits.softmax(-1)
-
-    def gates(self, logits: Tensor, progress: Progress, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """The weights under which the logits learn; and, of the options that are not run, which get a gradient all the
-        same (a mask `[R, O]`)."""
-        return self(logits, progress, rng), None
-
-    def settle(self, before: Tensor, after: Tensor) -> None:
-        """Change the logits `after` a step, given those `before` it."""
-        return
 
 
 @dataclass(frozen=True)
@@ -226,7 +196,7 @@ class BinaryGate(Relaxation):
         weights = torch.zeros_like(logits).scatter(-1, pair, gate(p, pick(p, 1, rng)))
         return weights, torch.zeros_like(logits, dtype=torch.bool).scatter(-1, pair, True)  # noqa: FBT003
 
-    def settle(self, before: Tensor, after: Tensor) -> None:
+    def settle(self, before: Tensor, after: Tensor, progress: Progress) -> None:
         if self.paths is None:
             return
         moved = before != after
@@ -244,4 +214,6 @@ RELAXATIONS: dict[str, type[Relaxation]] = {
     "gumbel_top_k": GumbelTopK,
     "sigmoid": Sigmoid,
     "softmax": Softmax,
+    "sparsemax": Sparsemax,
+    "sparsest_max": SparsestMax,
 }

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_apps.core.bounds import COUNT, NOT_NEGATIVE, bounded
+from nas_apps.core.cache import key, made_once
 from nas_apps.core.errors import UserError, require
 from nas_apps.core.seeds import mix
 from nas_apps.tasks.asr.audio import RATE, Recording, read_audio, sample_rate, write_corpus
-from nas_apps.tasks.asr.cache import key, made_once
 from nas_apps.tasks.asr.corpus import PARTS, Corpus, read_corpus
 
 _NAME = re.compile(r"(\d)_([^_]+)_(\d+)\.wav")

@@ -12,9 +12,11 @@ import yaml
 from torch import nn
 
 from nas_apps.core import files
+from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
 from nas_apps.tasks.asr.encoder import Network, encoder_conf
 from nas_apps.tasks.asr.model import Model, espnet_config
+from nas_apps.tasks.asr.quiet import quiet
 
 
 def write(
@@ -53,6 +55,20 @@ def write(
     torch.save(network.state_dict(), buffer)
     files.write(folder / "model.pth", buffer.getbuffer())
     files.write_text(folder / "config.yaml", yaml.safe_dump(config, allow_unicode=True, sort_keys=False))
+
+
+def load(folder: Path) -> Any:
+    """ESPnet's own `Speech2Text` with the recogniser of a run: called with speech, floats [T], it gives texts."""
+    from nas_apps.tasks.asr import espnet_task
+
+    config, weights = folder / "config.yaml", folder / "model.pth"
+    files.read_text(config, "a trained recogniser")
+    if not weights.is_file():
+        raise UserError(f"{weights}: cannot read the weights: no such file")
+    espnet_task.register()
+    with quiet(tasks=True):
+        from espnet2.bin.asr_inference import Speech2Text
+    return Speech2Text(config, weights)
 
 
 _REST: Mapping[str, Any] = {

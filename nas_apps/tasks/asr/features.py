@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from nas_apps.core.bounds import COUNT, bounded
+from nas_apps.core.cache import key, made_once, stamp
 from nas_apps.core.errors import UserError, require
 from nas_apps.tasks.asr.audio import read_audio
-from nas_apps.tasks.asr.cache import key, made_once
 from nas_apps.tasks.asr.corpus import Utterance
 
 _VERSION = 1  # of what is made from the same settings
@@ -113,7 +113,7 @@ def make_features(
     settings = settings or Mels()
     if twice := [name for name, number in Counter(u.id for u in utterances).items() if number > 1]:
         raise UserError(f"{twice[0]}: two utterances have this name ({len(twice)} such names); allowed: one")
-    name = f"log_mels-{key(_VERSION, settings, rate, [_depends(utterance) for utterance in utterances])}"
+    name = f"log_mels-{key(_VERSION, settings, rate, [(u.id, u.begin, u.end, *stamp(u.audio)) for u in utterances])}"
     folder = made_once(cache.expanduser() / name, lambda new: _make(new, utterances, rate, settings, skip=skip))
     skipped: dict[str, str] = json.loads((folder / "skipped.json").read_text())
     if skipped and not skip:
@@ -121,14 +121,6 @@ def make_features(
     lengths = np.load(folder / "lengths.npy")
     frames = np.memmap(folder / "frames.f32", "<f4", "r", shape=(int(lengths.sum()), settings.bins))
     return Features([u.id for u in utterances], lengths, frames, skipped)
-
-
-def _depends(utterance: Utterance) -> tuple[object, ...]:
-    try:
-        stat = utterance.audio.stat()
-    except OSError:
-        return utterance.id, str(utterance.audio)
-    return utterance.id, str(utterance.audio), utterance.begin, utterance.end, stat.st_size, stat.st_mtime_ns
 
 
 def _make(folder: Path, utterances: Sequence[Utterance], rate: int, settings: Mels, *, skip: bool) -> None:

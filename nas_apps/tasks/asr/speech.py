@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from nas_apps.core import logs
+from nas_apps.core.cache import key, made_once
 from nas_apps.tasks.asr.batches import Speech, halves, speech_of
-from nas_apps.tasks.asr.cache import key, made_once
 from nas_apps.tasks.asr.corpus import Corpus, Utterance, read_corpus
 from nas_apps.tasks.asr.digits import DigitStrings, digit_strings
 from nas_apps.tasks.asr.features import Features, Mels, make_features

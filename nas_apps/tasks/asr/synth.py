@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_apps.core.bounds import COUNT, bounded
+from nas_apps.core.cache import key, made_once
 from nas_apps.core.errors import UserError, require
 from nas_apps.core.seeds import mix
 from nas_apps.tasks.asr import speak
 from nas_apps.tasks.asr.audio import Recording, write_corpus
-from nas_apps.tasks.asr.cache import key, made_once
 from nas_apps.tasks.asr.corpus import PARTS, Corpus, read_corpus
 
 # Each syllable occurs once, whatever its tone.

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
 
 from nas_apps.core.bounds import COUNT, SHARE, bounded
+from nas_apps.core.cache import default_cache
 from nas_apps.core.cell import Fill
 from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
@@ -22,7 +23,6 @@ from nas_apps.core.space import Space
 from nas_apps.core.task import Optimisation, Streams
 from nas_apps.tasks.asr import export
 from nas_apps.tasks.asr.batches import Batches, Speech, evaluation_batches
-from nas_apps.tasks.asr.cache import default_cache
 from nas_apps.tasks.asr.cer import cer
 from nas_apps.tasks.asr.decode import Decoding, beam_search, ctc_greedy
 from nas_apps.tasks.asr.digits import DigitStrings
@@ -177,6 +177,10 @@ class ASRTask:
             frontend=self.mels.conf(source.corpus.sample_rate),
             statistics=statistics,
         )
+
+    def load(self, folder: Path) -> Any:
+        """The trained recogniser, as ESPnet's own decoding."""
+        return export.load(folder)
 
     def _space(self) -> ASRSpace:
         return ASRSpace(self.space, self.nodes, self.keep, self.ops)

@@ -218,6 +218,12 @@ class ImageTask:
         text = json.dumps({"create_model": arguments, "preprocessing": preprocessing, **classes}, indent=1)
         files.write_text(folder / "model.json", text + "\n")
 
+    def load(self, folder: Path) -> nn.Module:
+        """The exported network, as a model of timm."""
+        from nas_apps.tasks.image.timm_model import load_model
+
+        return load_model(folder)
+
     def _settings(self, phase: Phase) -> Network:
         settings: Network = phase.network
         if phase.name == "train" and settings.affine is False:

@@ -6,17 +6,21 @@ that weights saved from the one load into the other, and timm's own scripts trai
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import timm
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import FeatureGetterNet  # what feature_cls="getter" stands for
 from torch import nn
 
 from nas_apps.core.cell import Fixed
 from nas_apps.core.errors import UserError, unknown
+from nas_apps.core.exported import load_weights
+from nas_apps.core.files import read_text
 from nas_apps.core.genotype import Genotype
 from nas_apps.core.parts.drop import DropPath
 from nas_apps.core.parts.wiring import Full
@@ -83,6 +87,20 @@ def nas_cell(
         **settings,
     )
     return network
+
+
+def load_model(folder: Path) -> nn.Module:
+    """The network that a training left in a folder, in evaluation mode on the CPU."""
+    path = folder / "model.json"
+    try:
+        arguments = json.loads(read_text(path, "a trained network"))["create_model"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path}: not a network of this task; allowed: what a training of the task image left"
+        ) from None
+    network: nn.Module = timm.create_model(**{**arguments, "genotype": folder / arguments["genotype"]})
+    load_weights(network, folder)
+    return network.eval()
 
 
 def _build(*, found: Genotype, space: ImageSpace, num_classes: int, in_chans: int, **given: Any) -> ImageNetwork:

@@ -5,24 +5,16 @@ Reading them needs torch and this package: no library of environments or of rein
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-
-from nas_apps.core import files
+from nas_apps.core import exported
 from nas_apps.core.cell import Fixed
-from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
-from nas_apps.core.settings import from_plain, to_plain
 from nas_apps.tasks.rl.network import ActorCritic, DuelingC51, Encoder, Network, build_encoder
 from nas_apps.tasks.rl.spaces import RLSpace
-
-FORMAT, VERSION = "nas_apps.rl", 1
 
 
 @dataclass(frozen=True)
@@ -66,37 +58,19 @@ def write(
     model = Model(
         size=network.encoder.size, space=space, network=settings, kept=dict(genotype.kept), about=about, **network.facts
     )
-    text = json.dumps({"format": FORMAT, "version": VERSION, **to_plain(model)}, indent=1)
-    files.write(folder / "model.safetensors", save(network.state_dict()))
-    files.write_text(folder / "model.json", text + "\n")
+    exported.write(folder, network, model, "rl")
 
 
 def read(folder: Path | str) -> Model:
     """What model.json of a run says."""
-    path = Path(folder) / "model.json"
-    text = files.read_text(path, "a trained network")
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from None
-    if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
-        raise UserError(f'{path}: not a network of this task (no "format": "{FORMAT}")')
-    if (version := data.pop("version", None)) != VERSION:
-        raise UserError(f"{path}: version {version!r}; this release reads version {VERSION}")
-    model: Model = from_plain(Model, data, str(path))
-    return model
+    return exported.read(Path(folder), Model, "rl")
 
 
 def load_policy(folder: Path | str, *, pretrained: bool = True) -> ActorCritic | DuelingC51:
     """The network of a run, on the CPU; without `pretrained`, its architecture with new weights."""
-    network, path = read(folder).build(), Path(folder) / "model.safetensors"
+    network = read(folder).build()
     if pretrained:
-        try:
-            network.load_state_dict(load_file(path))
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"{path}: cannot read the weights: {getattr(error, 'strerror', None) or error}") from None
-        except RuntimeError:
-            raise UserError(f"{path}: the weights of another network than the one in model.json") from None
+        exported.load_weights(network, Path(folder))
     return network
 
 

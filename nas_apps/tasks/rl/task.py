@@ -158,6 +158,10 @@ class RLTask:
             about |= {"low": phase.data.rainbow.low, "high": phase.data.rainbow.high}
         export.write(objective.network, genotype, self._space(), phase.network, folder, about=about)
 
+    def load(self, folder: Path) -> nn.Module:
+        """The network of an agent: see `nas_apps.tasks.rl.export`."""
+        return export.load_policy(folder).eval()
+
     def _seen(self) -> tuple[int, int]:
         """The first of the levels that are learned from, and how many they are."""
         return self.start_level, self.levels

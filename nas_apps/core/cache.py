@@ -1,4 +1,4 @@
-"""Folders that are made once and then only read: generated corpora, and features."""
+"""Folders that are made once and then only read: generated corpora, features, decoded images."""
 
 from __future__ import annotations
 
@@ -24,6 +24,16 @@ def key(*parts: object) -> str:
     for part in parts:
         digest.update(repr(part).encode() + b"\n")
     return digest.hexdigest()[:16]
+
+
+def stamp(path: Path) -> tuple[object, ...]:
+    """What changes when a file does: its place, size and time; its place alone when it is not there."""
+    path = path.expanduser().absolute()
+    try:
+        stat = path.stat()
+    except OSError:
+        return (str(path),)
+    return str(path), stat.st_size, stat.st_mtime_ns
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
