@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -107,7 +107,7 @@ class ASRTask:
 
     def build(self, fill: Fill, phase: Phase) -> SpeechObjective:
         settings: Recogniser = phase.network
-        source = self._source()
+        source = self.source()
         encoder = CellEncoder(fill, self._space(), settings.encoder, self.mels.bins)
         statistics = source.statistics if settings.model.normalize == "global" else None
         return SpeechObjective(build_model(encoder, source.tokens.list, settings.model, statistics))
@@ -116,7 +116,7 @@ class ASRTask:
         return optimisation(objective, phase.weights)
 
     def streams(self, objective: nn.Module, phase: Phase, runtime: Runtime, *, seed: int, halves: bool) -> Streams:
-        source = self._source()
+        source = self.source()
         parts = source.train(self.train_share, split=halves)
         if runtime.leads:
             source.say_faults(dict(zip(("train", "train, the architecture's half"), parts, strict=False)))
@@ -131,10 +131,16 @@ class ASRTask:
         """Character error rates by beam search (`cer`) and on CTC's best path (`cer_ctc_greedy`), with the loss and
         the decoder's accuracy while it is shown the text: of a search on the dev set, of a final training on the test
         set, and as `dev_...` on the dev set."""
-        dev = self._decoded(objective, phase, runtime, "dev")
+        return self.figures(objective, phase, runtime)
+
+    def figures(
+        self, objective: nn.Module, phase: Phase, runtime: Runtime, heard: Mapping[str, Mapping[str, str]] | None = None
+    ) -> dict[str, float]:
+        """The same; heard: what a beam search elsewhere heard, by part and utterance, in place of that here."""
+        dev = self._decoded(objective, phase, runtime, "dev", heard and heard["dev"])
         if phase.name == "search":
             return dev
-        test = self._decoded(objective, phase, runtime, "test")
+        test = self._decoded(objective, phase, runtime, "test", heard and heard["test"])
         return {**test, **{f"dev_{name}": value for name, value in dev.items()}}
 
     def example(self, objective: nn.Module, phase: Phase) -> tuple[nn.Module, tuple[object, ...]]:
@@ -143,10 +149,10 @@ class ASRTask:
         return objective.get_submodule("network.encoder"), inputs
 
     def data_facts(self) -> str:
-        corpus = self._source().corpus
+        corpus = self.source().corpus
         counts = ", ".join(f"{len(getattr(corpus, part)):,} {part}" for part in ("train", "dev", "test"))
         dropped = "".join(f"; left out: {number} {reason}" for reason, number in corpus.dropped.items())
-        return f"{self.data}: {counts} utterances, {len(self._source().tokens):,} tokens{dropped}"
+        return f"{self.data}: {counts} utterances, {len(self.source().tokens):,} tokens{dropped}"
 
     def find(self, name: str) -> Genotype:
         return find(name, self._space())
@@ -156,28 +162,32 @@ class ASRTask:
 
     def export(self, objective: nn.Module, genotype: Genotype, phase: Phase, folder: Path) -> None:
         """Write what ESPnet's own decoding takes: config.yaml and model.pth."""
-        source, settings = self._source(), phase.network
-        statistics = source.statistics if settings.model.normalize == "global" else None
-        export.write(
-            folder,
-            objective.network,
+        export.write(folder, objective.network, self.espnet_config(genotype, phase))
+
+    def espnet_config(self, genotype: Genotype, phase: Phase) -> dict[str, Any]:
+        """The part of ESPnet's config.yaml that says what the model of a phase is."""
+        source, settings = self.source(), phase.network
+        return export.model_config(
             genotype,
             settings.encoder,
             settings.model,
             tokens=source.tokens.list,
             frontend=self.mels.conf(source.corpus.sample_rate),
-            statistics=statistics,
+            statistics=source.statistics.absolute() if settings.model.normalize == "global" else None,
         )
 
     def _space(self) -> ASRSpace:
         return ASRSpace(self.space, self.nodes, self.keep, self.ops)
 
-    def _source(self) -> Source:
+    def source(self) -> Source:
+        """The data, read or made once in this process."""
         cache = default_cache() if self.cache is None else Path(self.cache)
         return _source(Source(self.data, cache, self.mels, self.mini, self.digits, self.subset, self.skip_faulty))
 
-    def _decoded(self, objective: nn.Module, phase: Phase, runtime: Runtime, part: str) -> dict[str, float]:
-        source, network = self._source(), objective.network
+    def _decoded(
+        self, objective: nn.Module, phase: Phase, runtime: Runtime, part: str, known: Mapping[str, str] | None
+    ) -> dict[str, float]:
+        source, network = self.source(), objective.network
         speech = source.heard(part, phase.data.most)
         sums = {"loss": 0.0, "ctc_loss": 0.0, "attention_loss": 0.0, "accuracy": 0.0}
         said: list[tuple[str, str, str]] = []  # what was said, what the beam search heard, and what CTC did
@@ -187,11 +197,14 @@ class ASRTask:
                 outcome = objective(batch)
             for name, value in {"loss": outcome.loss, **outcome.stats}.items():
                 sums[name] += float(value) * len(utterances)
-            lengths = batch["speech_lengths"]
-            heard = beam_search(network, [f[:n] for f, n in zip(batch["speech"], lengths, strict=True)], self.decoding)
-            greedy = ctc_greedy(network, batch["speech"], lengths)
-            decode = source.tokens.decode
-            said += [(u.text, decode(h), decode(g)) for u, h, g in zip(utterances, heard, greedy, strict=True)]
+            speeches, lengths = batch["speech"], batch["speech_lengths"]
+            if known is None:
+                found = beam_search(network, [f[:n] for f, n in zip(speeches, lengths, strict=True)], self.decoding)
+                heard = [source.tokens.decode(one) for one in found]
+            else:
+                heard = [known.get(utterance.id, "") for utterance in utterances]
+            greedy = [source.tokens.decode(one) for one in ctc_greedy(network, speeches, lengths)]
+            said += [(u.text, h, g) for u, h, g in zip(utterances, heard, greedy, strict=True)]
         heard_by_all = [one for mine in runtime.gather(said) for one in mine]
         totals = runtime.gather(sums)
         lost = [(u.text, "", "") for found in speech.left_out.values() for u in found]  # nothing is said of them
