@@ -14,7 +14,7 @@ from nas_apps.core.config import Recipe
 from nas_apps.core.errors import UserError
 from nas_apps.core.genotype import Genotype
 from nas_apps.core.runtime import Runtime
-from nas_apps.tasks.asr.corpus import Utterance
+from nas_apps.tasks.asr.corpus import Corpus, Utterance
 from nas_apps.tasks.asr.export import yaml_text
 from nas_apps.tasks.asr.optimisation import Weights
 
@@ -23,7 +23,7 @@ PARTS = {"train": "train", "valid": "dev"}
 """What ESPnet calls a part of the data, and what a corpus does."""
 
 
-def refuse(recipe: Recipe, runtime: Runtime, processes: int) -> None:
+def refuse(recipe: Recipe, corpus: Corpus, runtime: Runtime, processes: int) -> None:
     """Refuse what ESPnet's trainer has not, before anything is written."""
     device = runtime.device
     if recipe.train.drop_path:
@@ -40,6 +40,13 @@ def refuse(recipe: Recipe, runtime: Runtime, processes: int) -> None:
         )
     if processes > 1 and device.type == "cpu":
         raise UserError(f"nproc: got {processes} on a CPU; allowed with ESPnet's trainer: 1, or a CUDA device for each")
+
+    for one in (*corpus.train, *corpus.dev, *corpus.test):
+        if one.begin or one.end is not None:
+            raise UserError(
+                f"{one.audio}: {one.id} is a part of it; allowed with ESPnet's trainer: a file for each utterance, as "
+                "ESPnet's own scripts/audio/format_wav_scp.sh cuts them"
+            )
 
 
 def training_config(recipe: Recipe, genotype: Genotype, more: Path | None) -> dict[str, Any]:
@@ -82,12 +89,6 @@ def stats_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_data(folder: Path, utterances: Sequence[Utterance]) -> None:
     """Write wav.scp and text, as Kaldi has them."""
-    cut = next((u for u in utterances if u.begin or u.end is not None), None)
-    if cut is not None:
-        raise UserError(
-            f"{cut.audio}: {cut.id} is a part of it; allowed with ESPnet's trainer: a file for each utterance "
-            "(its own scripts/audio/format_wav_scp.sh cuts them), or our trainer"
-        )
     ordered = sorted(utterances, key=lambda utterance: utterance.id)
     files.write_text(folder / "wav.scp", "".join(f"{u.id} {u.audio.expanduser().absolute()}\n" for u in ordered))
     files.write_text(folder / "text", "".join(f"{u.id} {u.text}\n" for u in ordered))

@@ -62,15 +62,15 @@ def retrain(
         raise UserError(f"task: got {type(task).__name__}; allowed with ESPnet's trainer: asr")
     genotype.validate(task.choices())
     with start(recipe.device, recipe.precision) as runtime, ExitStack() as held:
-        espnet_recipe.refuse(recipe, runtime, processes)
+        espnet_recipe.refuse(recipe, task.source().corpus, runtime, processes)
         check(folder, recipe, "train", runtime, resume=resume)
         learner, streams = train_learner(recipe, genotype, runtime)
         training = espnet_recipe.training_config(recipe, genotype, more)
         held.enter_context(hold(folder, runtime))
         checkpoints = _checkpoints(checkpoints_of(folder, recipe, learner, streams))
         espnet = folder / "espnet"
-        write(espnet, recipe, task, training)
         claim(folder, recipe, task.choices())
+        write(espnet, recipe, task, training)
         genotype.save(folder / "genotype.json")
         heard = _programs(espnet, recipe, task, runtime, processes)
         weights = torch.load(espnet / BEST, map_location="cpu", weights_only=True)
