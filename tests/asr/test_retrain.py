@@ -21,9 +21,9 @@ pytest.importorskip("espnet2")
 pytest.importorskip("espeakng_loader")
 
 import nas_apps
+from nas_apps.core.cell import Fixed
 from nas_apps.core.config import Recipe, load
 from nas_apps.core.errors import UserError
-from nas_apps.core.learners import train_learner
 from nas_apps.core.runtime import Runtime
 from nas_apps.core.seeds import seed_process
 from nas_apps.tasks.asr import espnet_program, espnet_recipe, retrain
@@ -153,6 +153,16 @@ def test_a_program_that_fails_is_told_by_its_last_line(tmp_path: Path) -> None:
     assert (tmp_path / "tran.log").read_text() == "nas-apps: verb: no 'tran'; allowed: infer, retrain, train\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [(("--gentype", "g"), "option --gentype not recognized"), (("task=asr", "--run", "r"), "no --genotype"),
+     (("--genotype", "g", "--run", "r", "--nproc", "x"), "invalid literal")],
+)  # fmt: skip
+def test_a_mistake_in_the_options_is_one_line(arguments: tuple[str, ...], fault: str) -> None:
+    with pytest.raises(UserError, match=rf"^retrain: {fault}.*; allowed: --run ..., .*; needed: --run, --genotype$"):
+        retrain.main(arguments)
+
+
 @pytest.mark.slow
 def test_espnet_builds_our_model_with_our_loss_to_the_bit(
     small: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -164,7 +174,7 @@ def test_espnet_builds_our_model_with_our_loss_to_the_bit(
     monkeypatch.chdir(tmp_path)
     args = Task.get_parser().parse_args(["--config", "train.yaml"])
     theirs: Any = Task.build_model(args).float()  # as its trainer does
-    ours = train_learner(recipe, recipe.task.find("conformer"), CPU)[0].objective
+    ours = recipe.task.build(Fixed(recipe.task.choices(), recipe.task.find("conformer")), recipe.train)
     missing = theirs.load_state_dict(ours.get_submodule("network").state_dict(), strict=False)
     assert missing.unexpected_keys == []
     assert all(name.startswith("frontend.") for name in missing.missing_keys)
@@ -196,7 +206,7 @@ def test_espnet_trains_decodes_and_leaves_what_our_training_leaves(
     command += ["--run", folder.name]
     how: dict[str, Any] = {"cwd": tmp_path, "env": environment, "text": True}
     with subprocess.Popen(command, stderr=subprocess.PIPE, **how) as stopped:
-        while not (folder / "espnet" / "exp" / "1epoch.pth").exists() and stopped.poll() is None:
+        while not (folder / "espnet" / "exp" / "checkpoint.pth").exists() and stopped.poll() is None:
             time.sleep(0.05)
         stopped.send_signal(signal.SIGTERM)
         said = stopped.stderr.read() if stopped.stderr else ""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
+import io
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from getopt import GetoptError, gnu_getopt
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from nas_apps.console import ended_as_interrupted, fail, say
 from nas_apps.core import checkpoint, config, files, logs, runs
@@ -50,8 +52,8 @@ def retrain(
     more: Path | None = None,
     processes: int = 1,
     command: str | None = None,
-) -> dict[str, Any]:
-    """Train the network of a genotype with ESPnet's programs, and score what they decode; the summary that is left.
+) -> None:
+    """Train the network of a genotype with ESPnet's programs, score what they decode, and leave what `runs.train` does.
 
     Args:
         more: a YAML of ESPnet's own settings, for what a recipe does not decide.
@@ -73,26 +75,21 @@ def retrain(
         write(espnet, recipe, task, training)
         genotype.save(folder / "genotype.json")
         heard = _programs(espnet, recipe, task, runtime, processes)
-        weights = torch.load(espnet / BEST, map_location="cpu", weights_only=True)
-        network = learner.objective.get_submodule("network")
-        network.load_state_dict({name: w for name, w in weights.items() if not name.startswith("frontend.")})
-        steps = _log_epochs(folder, espnet / "exp" / "checkpoint.pth")
+        _load(learner.objective.get_submodule("network"), espnet / BEST)
         with learner.arch.using(learner.arch.expected()), runtime.autocast():
             figures = task.figures(learner.objective.eval(), recipe.train, runtime, heard)
-        found = {f"evaluation/{name}": value for name, value in figures.items()}
-        logs.add_line(folder / "metrics.jsonl", steps, {"epoch": recipe.train.epochs - 1, **found})
+        steps = _log(folder, espnet / "exp" / "checkpoint.pth", figures)
         checkpoints.save(learner, streams, steps, last=True)
         task.export(learner.objective, genotype, recipe.train, folder)
         leave(folder, recipe, genotype, runtime, stage="train", steps=steps, command=command)
-    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-    return summary
 
 
 def write(folder: Path, recipe: Recipe, task: ASRTask, training: dict[str, Any]) -> None:
     """Write what ESPnet's programs read: data/{train,dev,test}, the statistics of the features, train.yaml."""
     source = task.source()
     speech = {"train": source.train(task.train_share, split=False)[0]}
-    speech |= {part: source.heard(part, recipe.train.data.most) for part in ("dev", "test")}
+    phase = recipe.train
+    speech |= {part: source.heard(part, phase.data.most) for part in ("dev", "test")}
     espnet_recipe.write_config(folder / "train.yaml", training)
     files.write_text(folder / "collect_stats.yaml", yaml_text(espnet_recipe.stats_config(training)))
     if training["normalize_conf"]:
@@ -110,6 +107,7 @@ def _programs(
     several = ["--multiprocessing_distributed", "true"] if processes > 1 else []
     device = ["--ngpu", str(processes * cuda), "--use_amp", str(runtime.bf16).lower(), *several]
     shown = r"epoch:train:\d+-(?P<batch>\d+)batch:.* loss=(?P<loss>[\d.]+(e[+-]\d+)?)"
+    _complete(folder / "exp")
     told = Told("epoch", recipe.train.epochs, r"(\d+)epoch results", shown)
     run("train", ["--config", "train.yaml", *device], folder, "train.log", told)
     heard = {}
@@ -152,47 +150,73 @@ def _checkpoints(ours: Checkpoints) -> Checkpoints:
     return made
 
 
-def _log_epochs(folder: Path, path: Path) -> int:
-    """Log what ESPnet's trainer counted in each epoch; the steps it took."""
-    number = np.float64(0)
-    with torch.serialization.safe_globals([timedelta, number.__reduce__()[0], np.dtype, type(number.dtype)]):
-        epochs = torch.load(path, map_location="cpu", weights_only=True)["reporter"]["stats"]
+def _load(network: nn.Module, path: Path) -> None:
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    network.load_state_dict({name: tensor for name, tensor in weights.items() if not name.startswith("frontend.")})
+
+
+def _log(folder: Path, path: Path, figures: Mapping[str, float]) -> int:
+    """Log what ESPnet's trainer counted in each epoch, and the last evaluation; the steps it took."""
     logs.cut(folder, -1)
-    for epoch, parts in epochs.items():
+    for epoch, parts in _read(path)["reporter"]["stats"].items():
         train, valid, step = parts["train"], parts["valid"], int(parts["train"]["total_count"])
-        figures = {f"train/{ours}": float(train[theirs]) for ours, theirs in NAMES.items()}
-        figures |= {f"evaluation/dev_{ours}": float(valid[theirs]) for ours, theirs in NAMES.items()}
-        logs.add_line(folder / "metrics.jsonl", step, {"epoch": epoch - 1, **figures})
+        counted = {f"train/{ours}": float(train[theirs]) for ours, theirs in NAMES.items()}
+        counted |= {f"evaluation/dev_{ours}": float(valid[theirs]) for ours, theirs in NAMES.items()}
+        logs.add_line(folder / "metrics.jsonl", step, {"epoch": epoch - 1, **counted})
         seconds = sum(part["time"].total_seconds() for part in (train, valid))
         logs.add_line(folder / "timing.jsonl", step, {"epoch": epoch - 1, "seconds": round(seconds, 3)})
+    found = {f"evaluation/{name}": value for name, value in figures.items()}
+    logs.add_line(folder / "metrics.jsonl", step, {"epoch": epoch - 1, **found})
     return step
 
 
+def _complete(folder: Path) -> None:
+    """Write the model of the last epoch, where ESPnet was stopped between its checkpoint and that."""
+    if not (folder / "checkpoint.pth").exists():
+        return
+    state = _read(folder / "checkpoint.pth")
+    path = folder / f"{state['reporter']['epoch']}epoch.pth"
+    if not path.exists():
+        buffer = io.BytesIO()
+        torch.save(state["model"], buffer)
+        files.write(path, buffer.getbuffer())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A checkpoint of ESPnet's trainer."""
+    number = np.float64(0)
+    known: list[Any] = [timedelta, number.__reduce__()[0], np.dtype, type(number.dtype)]
+    with torch.serialization.safe_globals(known):
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+OPTIONS = ("run=", "genotype=", "like=", "espnet=", "nproc=", "resume")
+"""Those of `nas-apps train`, and: a YAML of ESPnet's own settings, the CUDA devices to train on."""
+
+
 def main(arguments: Sequence[str]) -> None:
-    """`retrain`, with the arguments of `nas-apps train`, and ESPnet's own settings."""
-    parser = _Parser(prog="python -m nas_apps.tasks.asr.espnet retrain", description=__doc__, allow_abbrev=False)
-    parser.add_argument("sources", nargs="*", help="YAML files, the later over the earlier, and key=value overrides")
-    parser.add_argument("--run", type=Path, required=True, help="the folder of the run")
-    parser.add_argument("--genotype", required=True, help="a genotype's file, or the name of a published one")
-    parser.add_argument("--like", type=Path, help="the folder of a training: as many parameters as its network")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in the folder, if there is one")
-    parser.add_argument("--espnet", type=Path, help="a YAML of ESPnet's settings that a recipe does not decide")
-    parser.add_argument("--nproc", type=int, default=1, help="CUDA devices to train on")
-    given = parser.parse_intermixed_args(arguments)
+    """`retrain`, with YAML files, key=value overrides and options."""
+    try:
+        found, sources = gnu_getopt(list(arguments), "", list(OPTIONS))
+        given = {name.removeprefix("--"): value for name, value in found}
+        name, folder, processes = given["genotype"], Path(given["run"]), int(given.get("nproc", "1"))
+    except (GetoptError, KeyError, ValueError) as error:
+        what = f"no --{error.args[0]}" if isinstance(error, KeyError) else str(error)
+        options = ", ".join(f"--{option.replace('=', ' ...')}" for option in OPTIONS)
+        raise UserError(
+            f"retrain: {what}; allowed: {options}, YAML files and key=value; needed: --run, --genotype"
+        ) from None
     require("espnet2", extra="asr")
-    recipe = config.load([s for s in given.sources if "=" not in s], [s for s in given.sources if "=" in s])
-    genotype = runs.find_genotype(given.genotype, recipe)
-    recipe = recipe if given.like is None else runs.as_large(recipe, genotype, given.like)
+    recipe = config.load([s for s in sources if "=" not in s], [s for s in sources if "=" in s])
+    genotype = runs.find_genotype(name, recipe)
+    recipe = runs.as_large(recipe, genotype, given["like"]) if "like" in given else recipe
+    more = Path(given["espnet"]) if "espnet" in given else None
     command = shlex.join(["python", "-m", "nas_apps.tasks.asr.espnet", "retrain", *arguments])
-    how = {"resume": given.resume, "more": given.espnet, "processes": given.nproc, "command": command}
+    how: dict[str, Any] = {"resume": "resume" in given, "more": more, "processes": processes, "command": command}
     try:
         with ended_as_interrupted():
-            retrain(recipe, genotype, given.run, **how)
+            retrain(recipe, genotype, folder, **how)
     except KeyboardInterrupt:
         fail("interrupted; the same command with --resume goes on from the last epoch", 130)
-    say(str(given.run / "summary.json"))
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; allowed: see {self.prog} --help")
+    say(str(folder / "summary.json"))
