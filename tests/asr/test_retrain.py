@@ -226,8 +226,7 @@ def test_espnet_trains_decodes_and_leaves_what_our_training_leaves(
     assert summary["steps"] == ours["steps"] == 8
     assert summary["costs"] == ours["costs"]
     assert nas_apps.evaluate(folder) == pytest.approx(summary["metrics"]), "our beam search hears something else"
-    assert {path.name for path in (tmp_path / "ours").iterdir()} <= {path.name for path in folder.iterdir()} | {
-        "tensorboard"
-    }
+    left = {path.name for path in (tmp_path / "ours").iterdir() if not path.name.startswith("events.")}
+    assert left <= {path.name for path in folder.iterdir()}
     with pytest.raises(UserError, match=r"checkpoint.pt: written under another recipe"):
         nas_apps.train(recipe, recipe.task.find("conformer"), folder, resume=True)
