@@ -1,9 +1,10 @@
 # The stages of every recipe, sourced with these set: recipe (its file), task, dataset, variant, extras. A recipe may
 # also set: reference, a cell made by hand that is trained beside the found one, with as many parameters; options, the
 # names of options of its own, whose values are then in variables; a function `chosen` that is called when all options
-# are read (`override key=value` sets what the user did not, `transfer_set key=value` is for stage 5 alone); and a
-# function `small` that says whether some --data has the sizes of the embedded corpus. With `inherit`, the found network is
-# measured with the weights that the search ends with, and then trained on from these.
+# are read (`override key=value` sets what the user did not, `transfer_set key=value` is for stage 5 alone); a function
+# `small` that says whether some --data has the sizes of the embedded corpus; and a function `final_training` that does
+# what `nas-apps train` does. With `inherit`, the found network is measured with the weights that the search ends with, and
+# then trained on from these.
 #
 #   --stage N, --stop-stage N   start and end with stage N: 0 data, 1 search, 2 derive, 3 retrain, 4 evaluate, 5 transfer
 #   --variant NAME              the method (nas-apps show lists them on a wrong name)
@@ -80,7 +81,10 @@ mkdir -p "$run"
 export NAS_APPS_COMMAND="$command"
 
 launch() {
-  if [ "$nproc" -gt 1 ]; then
+  if [ "$1" = train ] && command -v final_training >/dev/null; then
+    shift
+    final_training "$@"
+  elif [ "$nproc" -gt 1 ]; then
     torchrun --standalone --nproc-per-node "$nproc" -m -- nas_apps "$@"
   else
     nas-apps "$@"

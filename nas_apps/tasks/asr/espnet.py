@@ -2,6 +2,7 @@
 
     python -m nas_apps.tasks.asr.espnet train <arguments of espnet2.bin.asr_train>
     python -m nas_apps.tasks.asr.espnet infer <arguments of espnet2.bin.asr_inference>
+    python -m nas_apps.tasks.asr.espnet retrain <arguments of nas-apps train>: those two, for a recipe of ours
 
 For what starts ESPnet's modules itself, such as asr.sh, scripts/espnet_python.py stands for python.
 """
@@ -22,9 +23,18 @@ VERBS = {"train": "espnet2.bin.asr_train", "infer": "espnet2.bin.asr_inference"}
 
 def main(arguments: Sequence[str]) -> None:
     """Run a verb with the arguments of ESPnet's module."""
-    if not arguments or arguments[0] not in VERBS:
-        fail(str(unknown("verb", arguments[0] if arguments else "", VERBS)))
-    run(VERBS[arguments[0]], arguments[1:])
+    verb = arguments[0] if arguments else ""
+    if verb in VERBS:
+        run(VERBS[verb], arguments[1:])
+        return
+    try:
+        if verb != "retrain":
+            raise unknown("verb", verb, [*VERBS, "retrain"])
+        from nas_apps.tasks.asr import retrain
+
+        retrain.main(arguments[1:])
+    except UserError as error:
+        fail(str(error))
 
 
 def run(module: str, arguments: Sequence[str]) -> None:

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import io
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import torch
+
+from nas_apps.core import files
 from nas_apps.core.errors import unknown
 from nas_apps.tasks.asr.encoder import DartsConformerEncoder, read_genotype
 from nas_apps.tasks.asr.quiet import quiet
@@ -39,7 +46,28 @@ class Task(ASRTask):
         register()
         if args.encoder == NAME:
             args.encoder_conf = _portable(args.encoder_conf)
-        super().main_worker(args)
+        with _saving_whole():
+            super().main_worker(args)
+
+
+@contextmanager
+def _saving_whole() -> Iterator[None]:
+    """What ESPnet saves is there whole or not at all, wherever it is stopped: it writes over its only checkpoint."""
+    save = torch.save
+
+    def save_whole(what: Any, where: Any, *args: Any, **kwargs: Any) -> None:
+        if not isinstance(where, str | Path):
+            save(what, where, *args, **kwargs)
+            return
+        buffer = io.BytesIO()
+        save(what, buffer, *args, **kwargs)
+        files.write(Path(where), buffer.getbuffer())
+
+    torch.save = save_whole  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.save = save
 
 
 def _portable(conf: dict[str, Any]) -> dict[str, Any]:

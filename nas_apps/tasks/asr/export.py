@@ -19,9 +19,26 @@ from nas_apps.tasks.asr.model import Model, espnet_config
 from nas_apps.tasks.asr.quiet import quiet
 
 
-def write(
-    folder: Path,
-    network: nn.Module,
+def write(folder: Path, network: nn.Module, config: dict[str, Any]) -> None:
+    """Write config.yaml and model.pth: `python -m nas_apps.tasks.asr.espnet infer --asr_train_config config.yaml
+    --asr_model_file model.pth ...` decodes recordings with them. What features are made of has no weights, so the
+    network that was trained on features is the one that ESPnet runs on recordings.
+
+    Args:
+        config: a `model_config`, whose statistics are copied into the folder.
+    """
+    statistics = config["normalize_conf"].get("stats_file")
+    if statistics is not None:
+        there = folder / "feats_stats.npz"
+        files.write(there, Path(statistics).read_bytes())
+        config = {**config, "normalize_conf": {"stats_file": str(there.absolute())}}
+    buffer = io.BytesIO()
+    torch.save(network.state_dict(), buffer)
+    files.write(folder / "model.pth", buffer.getbuffer())
+    files.write_text(folder / "config.yaml", yaml_text(config))
+
+
+def model_config(
     genotype: Genotype,
     encoder: Network,
     model: Model,
@@ -29,16 +46,9 @@ def write(
     tokens: Sequence[str],
     frontend: Mapping[str, Any],
     statistics: Path | None,
-) -> None:
-    """Write config.yaml and model.pth: `python -m nas_apps.tasks.asr.espnet infer --asr_train_config config.yaml
-    --asr_model_file model.pth ...` decodes recordings with them. What features are made of has no weights, so the
-    network that was trained on features is the one that ESPnet runs on recordings.
-    """
-    if statistics is not None:
-        there = folder / "feats_stats.npz"
-        files.write(there, statistics.read_bytes())
-        statistics = there.absolute()
-    config = {
+) -> dict[str, Any]:
+    """The part of ESPnet's config.yaml that says what a model is, with `frontend` making the features."""
+    return {
         "token_list": list(tokens),
         "token_type": "char",
         "input_size": None,
@@ -51,10 +61,11 @@ def write(
         **espnet_config(model, statistics),
         **_REST,
     }
-    buffer = io.BytesIO()
-    torch.save(network.state_dict(), buffer)
-    files.write(folder / "model.pth", buffer.getbuffer())
-    files.write_text(folder / "config.yaml", yaml.safe_dump(config, allow_unicode=True, sort_keys=False))
+
+
+def yaml_text(config: Mapping[str, Any]) -> str:
+    """A configuration as ESPnet reads it."""
+    return yaml.safe_dump(dict(config), allow_unicode=True, sort_keys=False)
 
 
 def load(folder: Path) -> Any:

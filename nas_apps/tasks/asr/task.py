@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -107,7 +107,7 @@ class ASRTask:
 
     def build(self, fill: Fill, phase: Phase) -> SpeechObjective:
         settings: Recogniser = phase.network
-        source = self._source()
+        source = self.source()
         encoder = CellEncoder(fill, self._space(), settings.encoder, self.mels.bins)
         statistics = source.statistics if settings.model.normalize == "global" else None
         return SpeechObjective(build_model(encoder, source.tokens.list, settings.model, statistics))
@@ -121,7 +121,7 @@ class ASRTask:
                 f"{phase.name}.drop_path: an operation here carries its residual: an utterance would be lost with it; "
                 "allowed: 0"
             )
-        source = self._source()
+        source = self.source()
         parts = source.train(self.train_share, split=halves)
         later = self._held_out(phase)  # audio at fault and a beam too wide are told of before anything runs
         self.decoding.check(len(source.tokens))
@@ -139,11 +139,17 @@ class ASRTask:
         the decoder's accuracy while it is shown the text. In a search, which never reads the dev and test sets, of the
         architecture's half of the training set; of a final training on the test set, and as `dev_...` on the dev set.
         """
+        return self.figures(objective, phase, runtime)
+
+    def figures(
+        self, objective: nn.Module, phase: Phase, runtime: Runtime, heard: Mapping[str, Mapping[str, str]] | None = None
+    ) -> dict[str, float]:
+        """The same; heard: what a beam search elsewhere heard, by part and utterance, in place of that here."""
         of = {"dev": "dev_"} if phase.name == "train" else {}
         return {
             f"{of.get(part, '')}{name}": value
             for part, speech in self._held_out(phase).items()
-            for name, value in self._decoded(objective, phase, runtime, speech).items()
+            for name, value in self._decoded(objective, phase, runtime, speech, heard and heard[part]).items()
         }
 
     def example(self, objective: nn.Module, phase: Phase) -> tuple[nn.Module, tuple[object, ...]]:
@@ -152,10 +158,10 @@ class ASRTask:
         return objective.get_submodule("network.encoder"), inputs
 
     def data_facts(self) -> str:
-        corpus = self._source().corpus
+        corpus = self.source().corpus
         counts = ", ".join(f"{len(getattr(corpus, part)):,} {part}" for part in ("train", "dev", "test"))
         dropped = "".join(f"; left out: {number} {reason}" for reason, number in corpus.dropped.items())
-        return f"{self.data}: {counts} utterances, {len(self._source().tokens):,} tokens{dropped}"
+        return f"{self.data}: {counts} utterances, {len(self.source().tokens):,} tokens{dropped}"
 
     def find(self, name: str) -> Genotype:
         return find(name, self._space())
@@ -165,17 +171,18 @@ class ASRTask:
 
     def export(self, objective: nn.Module, genotype: Genotype, phase: Phase, folder: Path) -> None:
         """Write what ESPnet's own decoding takes: config.yaml and model.pth."""
-        source, settings = self._source(), phase.network
-        statistics = source.statistics if settings.model.normalize == "global" else None
-        export.write(
-            folder,
-            objective.network,
+        export.write(folder, objective.network, self.espnet_config(genotype, phase))
+
+    def espnet_config(self, genotype: Genotype, phase: Phase) -> dict[str, Any]:
+        """The part of ESPnet's config.yaml that says what the model of a phase is."""
+        source, settings = self.source(), phase.network
+        return export.model_config(
             genotype,
             settings.encoder,
             settings.model,
             tokens=source.tokens.list,
             frontend=self.mels.conf(source.corpus.sample_rate),
-            statistics=statistics,
+            statistics=source.statistics.absolute() if settings.model.normalize == "global" else None,
         )
 
     def load(self, folder: Path) -> Any:
@@ -185,19 +192,22 @@ class ASRTask:
     def _space(self) -> ASRSpace:
         return ASRSpace(self.space, self.nodes, self.keep, self.ops)
 
-    def _source(self) -> Source:
+    def source(self) -> Source:
+        """The data, read or made once in this process."""
         cache = default_cache() if self.cache is None else Path(self.cache)
         return _source(Source(self.data, cache, self.mels, self.mini, self.digits, self.subset, self.skip_faulty))
 
     def _held_out(self, phase: Phase) -> dict[str, Speech]:
         """What is decoded, by its part."""
-        source, most = self._source(), phase.data.most
+        source, most = self.source(), phase.data.most
         if phase.name == "search":
             return {"the part of train that is decoded": source.held_out(self.train_share, most)}
         return {part: source.heard(part, most) for part in ("test", "dev")}
 
-    def _decoded(self, objective: nn.Module, phase: Phase, runtime: Runtime, speech: Speech) -> dict[str, float]:
-        source, network = self._source(), objective.network
+    def _decoded(
+        self, objective: nn.Module, phase: Phase, runtime: Runtime, speech: Speech, known: Mapping[str, str] | None
+    ) -> dict[str, float]:
+        source, network = self.source(), objective.network
         sums = {"loss": 0.0, "ctc_loss": 0.0, "attention_loss": 0.0, "accuracy": 0.0}
         said: list[tuple[str, str, str]] = []  # what was said, what the beam search heard, and what CTC did
         objective.eval()
@@ -206,11 +216,14 @@ class ASRTask:
                 outcome = objective(batch)
             for name, value in {"loss": outcome.loss, **outcome.stats}.items():
                 sums[name] += float(value) * len(utterances)
-            lengths = batch["speech_lengths"]
-            heard = beam_search(network, [f[:n] for f, n in zip(batch["speech"], lengths, strict=True)], self.decoding)
-            greedy = ctc_greedy(network, batch["speech"], lengths)
-            decode = source.tokens.decode
-            said += [(u.text, decode(h), decode(g)) for u, h, g in zip(utterances, heard, greedy, strict=True)]
+            speeches, lengths = batch["speech"], batch["speech_lengths"]
+            if known is None:
+                found = beam_search(network, [f[:n] for f, n in zip(speeches, lengths, strict=True)], self.decoding)
+                heard = [source.tokens.decode(one) for one in found]
+            else:
+                heard = [known.get(utterance.id, "") for utterance in utterances]
+            greedy = [source.tokens.decode(one) for one in ctc_greedy(network, speeches, lengths)]
+            said += [(u.text, h, g) for u, h, g in zip(utterances, heard, greedy, strict=True)]
         heard_by_all = [one for mine in runtime.gather(said) for one in mine]
         totals = runtime.gather(sums)
         lost = [(u.text, "", "") for found in speech.left_out.values() for u in found]  # nothing is said of them
