@@ -29,11 +29,12 @@ from nas_apps.core.parts.schedule import TRAIN, WeightsOnly
 from nas_apps.core.phase import Phase
 from nas_apps.core.progress import Progress
 from nas_apps.core.runtime import Runtime, start
+from nas_apps.core.tagged import Tagged
 from nas_apps.core.task import Streams
 from nas_apps.core.variants import VARIANTS
 from nas_apps.tasks.asr.encoder import CellEncoder, Network
 from nas_apps.tasks.asr.model import Conformer, Model, build_conformer, build_model
-from nas_apps.tasks.asr.objective import Plain, SpeechObjective
+from nas_apps.tasks.asr.objective import AUGMENT, SpeechObjective
 from nas_apps.tasks.asr.optimisation import Weights, optimisation
 from nas_apps.tasks.asr.spaces import OPS, ASRSpace
 
@@ -92,7 +93,7 @@ def learner(encoder: Any, arch: Arch, sizes: Sizes, runtime: Runtime) -> tuple[L
     objective = SpeechObjective(build_model(encoder, tokens, model)).to(runtime.device)
     phase = Phase("search", None, None)
     made = Learner(objective, arch.to(runtime.device), optimisation(objective, Weights()), phase, runtime)
-    return made, Streams(Noise(sizes, runtime.device), Plain(Noise(sizes, runtime.device)), 1)
+    return made, Streams(Noise(sizes, runtime.device), Tagged(Noise(sizes, runtime.device), **{AUGMENT: False}), 1)
 
 
 def conformer(sizes: Sizes, runtime: Runtime) -> Callable[[], None]:

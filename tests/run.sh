@@ -2,7 +2,7 @@
 # Everything that has to hold: style, types, who imports whom, tests. Installs what it needs into .venv first.
 set -eu
 cd "$(dirname "$0")/.."
-extras="image rl asr dev"
+extras="image rl asr sr teacher dev"
 . scripts/env.sh
 export OMP_NUM_THREADS=1
 echo "== ruff" && ruff check .

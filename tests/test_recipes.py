@@ -94,7 +94,7 @@ def test_a_smoke_run_of_every_recipe_ends_well(recipe: str, tmp_path: Path) -> N
     done = sh(recipe, "--smoke", "--run", "mine", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     metrics = json.loads(Path(done.stdout.splitlines()[-1]).read_text())["metrics"]
-    goal = {"rl_": "return", "asr": "cer"}.get(recipe[:3], "accuracy")
+    goal = {"rl_": "return", "asr": "cer", "sr_": "psnr_c"}.get(recipe[:3], "accuracy")
     assert metrics[goal] > 0
 
 

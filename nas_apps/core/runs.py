@@ -85,8 +85,7 @@ def train(
             genotype.save(folder / "genotype.json")
             if told:
                 logs.warn(folder, 0, "inherit", told)
-        goal, every = recipe.task.goal[0], recipe.train.log_steps
-        report = Report(folder, runtime, log_steps=every, derive=None, goal=goal)
+        report = Report(folder, runtime, log_steps=recipe.train.log_steps, derive=None, goal=recipe.task.goal[0])
         checkpoints = checkpoints_of(folder, recipe, learner, streams)
         try:
             steps, _ = run(learner, WeightsOnly(), streams, report, checkpoints, evaluate=evaluate)
@@ -96,7 +95,8 @@ def train(
         finally:
             report.end()
         if runtime.leads:
-            recipe.task.export(learner.evaluated, genotype, recipe.train, folder)
+            with learner.arch.using(learner.arch.expected()):
+                recipe.task.export(learner.evaluated, genotype, recipe.train, folder)
             leave(folder, recipe, genotype, runtime, stage="train", steps=steps, command=command)
         runtime.wait()
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())

@@ -22,8 +22,9 @@ from nas_apps.core.parts.relax import Softmax  # noqa: E402
 from nas_apps.core.parts.wiring import Full  # noqa: E402
 from nas_apps.core.space import Dag, cell_choices  # noqa: E402
 from nas_apps.core.surface import replaced  # noqa: E402
+from nas_apps.core.tagged import Tagged  # noqa: E402
 from nas_apps.tasks.asr.model import Masking, Model, build_model  # noqa: E402
-from nas_apps.tasks.asr.objective import AUGMENT, Plain, SpeechObjective  # noqa: E402
+from nas_apps.tasks.asr.objective import AUGMENT, SpeechObjective  # noqa: E402
 
 Make = Callable[..., Any]
 DAG = Dag(inputs=1, nodes=2)
@@ -156,7 +157,7 @@ def test_a_plain_stream_is_the_stream_with_a_word_in_each_batch() -> None:
             self.cycle = state["cycle"]
 
     inner = Numbers()
-    stream = Plain(inner)
+    stream = Tagged(inner, **{AUGMENT: False})
     state = stream.state_dict()
     assert next(stream) == {"speech": 1, AUGMENT: False}
     assert stream.cycle == inner.cycle == 1

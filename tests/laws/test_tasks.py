@@ -30,6 +30,17 @@ SIZES: dict[str, dict[str, Any]] = {
             "data": {"episodes": 4, "ppo": {"envs": 4, "steps": 8}},
         },
     },
+    "sr": {
+        "task": {
+            "scale": 2,
+            "tree": {"cells": 2, "ups": 1, "searched": 1},
+            "channels": 16,
+            "ops_per_cell": 2,
+            "widths": [0.5, 1.0],
+        },
+        "search": {"batch_size": 4, "data": {"side": 8}},
+        "train": {"batch_size": 4, "data": {"side": 8}},
+    },
     "toy": {"task": {"points": 48}, "search": {"batch_size": 8}, "train": {"batch_size": 8}},
     "image": {
         "task": {"train_images": 64},

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nas_apps.core.task import Outcome, Stream
+from nas_apps.core.task import Outcome
 from nas_apps.tasks.asr.model import ESPnetASRModel
 
 AUGMENT = "augment"
@@ -18,8 +18,8 @@ AUGMENT = "augment"
 class SpeechObjective(nn.Module):
     """The share of CTC and of the decoder with smoothed labels (arXiv:1609.06773), as `ESPnetASRModel.forward` has it.
 
-    The weights learn from masked features, the architecture from features as they are: those of a stream that is
-    `Plain`. There is no second derivative: CTC has none.
+    The weights learn from masked features, the architecture from features as they are: those of batches
+    that say so. There is no second derivative: CTC has none.
     """
 
     def __init__(self, network: ESPnetASRModel) -> None:
@@ -45,27 +45,3 @@ class SpeechObjective(nn.Module):
         (logits,), places = said, batch["text_lengths"] + 1  # of the end too
         real = torch.arange(logits.shape[1], device=places.device) < places[:, None]
         return Outcome(loss.squeeze(), found, len(batch["speech"]), logits[real])
-
-
-@final
-class Plain:
-    """A stream whose batches say that their features are not to be masked."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-
-    @property
-    def cycle(self) -> int:
-        """That of the stream."""
-        return self._stream.cycle
-
-    def __next__(self) -> dict[str, Any]:
-        return {**next(self._stream), AUGMENT: False}
-
-    def state_dict(self) -> dict[str, Any]:
-        """That of the stream."""
-        return self._stream.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up where the stream was."""
-        self._stream.load_state_dict(state)

@@ -20,6 +20,7 @@ from nas_apps.core.phase import Phase
 from nas_apps.core.runtime import Runtime
 from nas_apps.core.seeds import mix
 from nas_apps.core.space import Space
+from nas_apps.core.tagged import Tagged
 from nas_apps.core.task import Optimisation, Streams
 from nas_apps.tasks.asr import export
 from nas_apps.tasks.asr.batches import Batches, Speech, evaluation_batches
@@ -29,7 +30,7 @@ from nas_apps.tasks.asr.digits import DigitStrings
 from nas_apps.tasks.asr.encoder import CellEncoder, Network
 from nas_apps.tasks.asr.features import Mels
 from nas_apps.tasks.asr.model import Model, build_model
-from nas_apps.tasks.asr.objective import Plain, SpeechObjective
+from nas_apps.tasks.asr.objective import AUGMENT, SpeechObjective
 from nas_apps.tasks.asr.optimisation import Weights, optimisation
 from nas_apps.tasks.asr.spaces import OPS, ASRSpace, find
 from nas_apps.tasks.asr.speech import MINI, Source
@@ -132,7 +133,7 @@ class ASRTask:
         if not halves:
             return Streams(train, train, train.epoch)
         valid = Batches(parts[1], phase.batch_size, runtime, seed=seed, use="valid")
-        return Streams(train, valid if phase.data.augment_logits else Plain(valid), train.epoch)
+        return Streams(train, valid if phase.data.augment_logits else Tagged(valid, **{AUGMENT: False}), train.epoch)
 
     def evaluate(self, objective: nn.Module, phase: Phase, runtime: Runtime) -> dict[str, float]:
         """Character error rates by beam search (`cer`) and on CTC's best path (`cer_ctc_greedy`), with the loss and

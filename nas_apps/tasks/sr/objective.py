@@ -18,7 +18,7 @@ from nas_apps.tasks.sr.cells import Widths
 from nas_apps.tasks.sr.network import Upscaler
 
 SANDWICH = "sandwich"
-"""The entry of a batch that says whether it is for all widths, where there are some; it is where there is none."""
+"""The entry of a batch that says whether all widths learn from it, where there are some; they do where there is none."""
 
 _PASSES: tuple[Widths, ...] = ("sampled", "max", "min")
 
@@ -49,10 +49,9 @@ class Loss:
 class Restoration(nn.Module):
     """The loss of an up-sampler on a batch of `lr` `[B, 3, H, W]` and `hr` `[B, 3, sH, sW]`, both of 0 to 1.
 
-    Where the batch says so, it is the sum of those at the widths in force and at the widest and the narrowest
-    ("sandwich", arXiv:1903.05134), so that every width is trained.
-
-    teacher: makes the images to come near to, in the place of the real ones.
+    sandwich: in training mode it is the sum of those at the widths in force, at the widest and at the narrowest
+    (arXiv:1903.05134), so that every width is trained; but for batches that say otherwise. teacher: makes the images to
+    come near to, in the place of the real ones.
     """
 
     def __init__(
@@ -66,7 +65,8 @@ class Restoration(nn.Module):
     def forward(self, batch: Mapping[str, Any]) -> Outcome:
         lr = batch["lr"]
         target = batch["hr"] if self._teacher is None else self._teacher(lr)
-        images = [self.network(lr, widths) for widths in (self._passes if batch.get(SANDWICH, True) else _PASSES[:1])]
+        passes = self._passes if self.training and batch.get(SANDWICH, True) else _PASSES[:1]
+        images = [self.network(lr, widths) for widths in passes]
         losses = [self._distance(image, target) for image in images]
         with torch.no_grad():
             error = (images[0].clamp(0, 1) - batch["hr"]).square().mean()
