@@ -20,6 +20,7 @@ from torch import nn
 
 from nas_apps.console import ended_as_interrupted, fail, say
 from nas_apps.core import checkpoint, config, files, logs, runs
+from nas_apps.core.cache import made_once
 from nas_apps.core.checkpoint import Checkpoints, checkpoints_of
 from nas_apps.core.config import Recipe
 from nas_apps.core.ending import leave
@@ -29,7 +30,6 @@ from nas_apps.core.genotype import Genotype
 from nas_apps.core.learners import train_learner
 from nas_apps.core.runtime import Runtime, start
 from nas_apps.tasks.asr import espnet_recipe
-from nas_apps.tasks.asr.cache import made_once
 from nas_apps.tasks.asr.decode import Decoding
 from nas_apps.tasks.asr.espnet_program import Told, run
 from nas_apps.tasks.asr.espnet_recipe import PARTS, STATISTICS
