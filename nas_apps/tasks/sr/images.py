@@ -48,7 +48,8 @@ def read_picture(path: Path, *, alpha: bool = False) -> Picture:
 
     try:
         with pillow.open(path) as image:
-            deep = "16" in str([tile[3] for tile in image.tile])  # Pillow's name of how the file holds pixels
+            how = [tile[3][:1] if isinstance(tile[3], tuple) else tile[3] for tile in image.tile]
+            deep = "16" in str(how)  # Pillow's name of how the file holds pixels, without the numbers beside it
             return picture_of(ImageOps.exif_transpose(image), deep=deep, alpha=alpha)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
