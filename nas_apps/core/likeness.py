@@ -12,12 +12,13 @@ from nas_apps.core.genotype import Genotype
 from nas_apps.core.price import derived
 from nas_apps.core.task import Resizes
 
-MOST = 0.1
-"""How far from as large a network may be, as a share."""
+NEAR, MOST = 0.03, 0.1
+"""How far from as large a network is near enough not to look for another shape, and how far it may be; as shares."""
 
 
 def resized_like(recipe: Recipe, genotype: Genotype, params: int) -> Recipe:
-    """The recipe whose final network of `genotype` has about `params` parameters, as near as its sizes allow.
+    """The recipe whose final network of `genotype` has about `params` parameters, in the first of
+    the shapes it can have that comes near enough, or else as near as its sizes allow.
 
     Raises:
         UserError: the task's networks have one size, or none of their sizes is near.
@@ -34,7 +35,9 @@ def resized_like(recipe: Recipe, genotype: Genotype, params: int) -> Recipe:
     for row in network.sizes():
         at = min(bisect_left(row, params, key=size), len(row) - 1)
         found |= {settings: size(settings) for settings in row[max(at - 1, 0) : at + 1]}
-    best = min(found, key=lambda settings: abs(found[settings] - params))
+        best = min(found, key=lambda settings: abs(found[settings] - params))
+        if abs(found[best] - params) <= NEAR * params:
+            break
     if abs(found[best] - params) > MOST * params:
         raise UserError(
             f"train.network: {params:,} parameters are asked for, and {found[best]:,} are the nearest with this cell; "

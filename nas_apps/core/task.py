@@ -95,7 +95,8 @@ class Resizes(Protocol):
     """Settings of a network that can be of other sizes."""
 
     def sizes(self) -> Iterator[list[Any]]:
-        """The same settings in other sizes: rows of them, each from small to large."""
+        """The same settings in other sizes: rows of them, each from small to large, and those first that are most like
+        these."""
         ...
 
 

@@ -62,9 +62,10 @@ class Network:
         return replace(self, cells=max(round(self.cells * times), 1))
 
     def sizes(self) -> Iterator[list[Network]]:
-        """From half to twice as many cells, each of widths from half to twice the width, in steps of 8."""
+        """As many cells, and then others from half to twice as many, the nearest first; each of widths from half to
+        twice the width, in steps of 8."""
         widths = range(8 * -(-self.width // 16), 2 * self.width + 1, 8)
-        for cells in range((self.cells + 1) // 2, 2 * self.cells + 1):
+        for cells in sorted(range((self.cells + 1) // 2, 2 * self.cells + 1), key=lambda n: abs(n - self.cells)):
             yield [replace(self, cells=cells, width=width) for width in widths]
 
 
