@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +19,8 @@ import nas_apps
 from nas_apps.core import checkpoint
 from nas_apps.core.config import Recipe, load
 from nas_apps.core.errors import UserError
+from nas_apps.core.likeness import resized_like
+from nas_apps.core.price import derived
 
 PHASE = ("network.encoder.cells=1", "network.encoder.width=16", "network.model.decoder_blocks=1",
          "network.model.heads=2", "network.model.ff=16", "batch_size=4", "epochs=2", "weights.warmup_steps=10",
@@ -73,3 +76,33 @@ def test_a_trained_recogniser_is_evaluated_anew_and_rates_are_of_free_decoding(
     (tmp_path / "train" / "model.pth").unlink()
     with pytest.raises(UserError, match=r"model.pth: cannot read the weights: no such file"):
         nas_apps.load(tmp_path / "train")
+
+
+def test_a_network_as_large_as_another_keeps_its_depth_where_a_width_is_near(small: Callable[..., Recipe]) -> None:
+    made = small("variant=darts", "task.nodes=4", "train.network.encoder={cells: 4, width: 128}")
+    genotype = made.task.find("conformer")
+
+    def size(made: Recipe) -> int:
+        return sum(p.numel() for p in derived(made.task, genotype, made.train)[0].parameters())
+
+    wider = small("variant=darts", "task.nodes=4", "train.network.encoder={cells: 4, width: 136}")
+    for share in (0.98, 0.99, 1.01, 1.02):
+        found = resized_like(made, genotype, round(share * size(wider))).train.network.encoder
+        assert (found.cells, found.width) == (4, 136)
+    other = resized_like(made, genotype, 6 * size(made)).train.network.encoder  # more than four cells can have
+    assert other.cells > 4
+
+
+def test_statistics_are_those_of_the_audio_and_not_of_another_of_the_same_lengths(small: Callable[..., Recipe]) -> None:
+    quiet, noisy = (small("variant=darts", f"task.mini.snr_db={levels}").task.source() for levels in ([30, 30], [0, 0]))
+    lengths = [[s.features("train").length(u) for u in s.corpus.train] for s in (quiet, noisy)]
+    assert lengths[0] == lengths[1]
+    sums = [np.load(source.statistics)["sum"] for source in (quiet, noisy)]
+    assert not np.allclose(*sums)
+
+
+def test_an_evaluation_of_a_few_utterances_hears_several_speakers(small: Callable[..., Recipe]) -> None:
+    source = small("variant=darts", "task.mini.speakers=[4,2,2]").task.source()
+    assert len({u.speaker for u in source.heard("test", 2).utterances}) == 2
+    assert len({u.speaker for u in source.held_out(0.5, 2).utterances}) == 2
+    assert source.heard("test", 100).utterances == source.heard("test", None).utterances == source.corpus.test

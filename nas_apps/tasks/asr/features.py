@@ -76,6 +76,7 @@ class Features:
         lengths: how many frames each has `[N]`.
         frames: those of all, one utterance after the other, float32 `[sum of lengths, bins]`.
         skipped: what is wrong with the audio of an utterance that has none, by its id.
+        name: of all that the features depend on.
     """
 
     def __init__(
@@ -84,11 +85,12 @@ class Features:
         lengths: NDArray[np.int64],
         frames: NDArray[np.float32],
         skipped: Mapping[str, str] | None = None,
+        name: str = "",
     ) -> None:
         self._row = {name: row for row, name in enumerate(ids)}
         self._ends, self._frames = np.cumsum(lengths), frames
         self.bins, self.skipped = int(frames.shape[1]), dict(skipped or {})
-        self._lengths = lengths
+        self._lengths, self.name = lengths, name
 
     def length(self, utterance: Utterance) -> int:
         """How many frames an utterance has."""
@@ -120,7 +122,7 @@ def make_features(
         raise UserError(next(iter(skipped.values())))
     lengths = np.load(folder / "lengths.npy")
     frames = np.memmap(folder / "frames.f32", "<f4", "r", shape=(int(lengths.sum()), settings.bins))
-    return Features([u.id for u in utterances], lengths, frames, skipped)
+    return Features([u.id for u in utterances], lengths, frames, skipped, name)
 
 
 def _make(folder: Path, utterances: Sequence[Utterance], rate: int, settings: Mels, *, skip: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -67,7 +67,7 @@ class Source:
         """The file of the means and deviations of the training features."""
         train, features = self.corpus.train, self.features("train")
         heard = [u for u in train if u.id not in features.skipped]
-        name = f"statistics-{key(1, self.mels, self.data, [u.id for u in heard], [features.length(u) for u in heard])}"
+        name = f"statistics-{key(2, features.name)}"
 
         def make(folder: Path) -> None:
             frames = (torch.tensor(features.of(u)) for u in heard)
@@ -83,13 +83,12 @@ class Source:
 
     def heard(self, part: str, most: int | None) -> Speech:
         """What is decoded of a part, at most so many utterances of it."""
-        utterances: tuple[Utterance, ...] = getattr(self.corpus, part)
-        return speech_of(utterances[:most], self.features(part), self.tokens, training=False)
+        return speech_of(_spread(getattr(self.corpus, part), most), self.features(part), self.tokens, training=False)
 
     def held_out(self, share: float, most: int | None) -> Speech:
         """What is decoded in a search: at most so many utterances of the training set's second half."""
         utterances = halves(self.corpus.train, share, 0)[1]
-        return speech_of(utterances[:most], self.features("train"), self.tokens, training=False)
+        return speech_of(_spread(utterances, most), self.features("train"), self.tokens, training=False)
 
     def say_faults(self, parts: Mapping[str, Speech]) -> None:
         """Tell the user what is left out of the corpus and of these parts of it, and what of them cannot be said."""
@@ -99,6 +98,12 @@ class Source:
             notices += [*speech.notices(name), *([unknown] if unknown else [])]
         for notice in notices:
             logs.say(notice)
+
+
+def _spread(utterances: Sequence[Utterance], most: int | None) -> Sequence[Utterance]:
+    """At most so many, from all over: lists are in the order of speakers, and the first of one are of one voice."""
+    number = len(utterances) if most is None else min(most, len(utterances))
+    return [utterances[place * len(utterances) // number] for place in range(number)]
 
 
 class _Made(dict[str, Features]):

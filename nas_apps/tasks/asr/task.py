@@ -58,8 +58,8 @@ class Recogniser:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What an evaluation decodes. most: utterances of each part; all of them when not given. augment_logits: whether
-    the architecture learns from masked features too."""
+    """What an evaluation decodes. most: utterances of each part, from all over it; all of them when not given.
+    augment_logits: whether the architecture learns from masked features too."""
 
     most: int | None = None
     augment_logits: bool = False
