@@ -1,4 +1,5 @@
-"""Weights of a super-net for the network of a genotype, by their names, so that nothing has to be trained anew."""
+"""Weights of a super-net, or of a network of another size, for the network of a genotype, by their names, so that
+nothing has to be trained anew."""
 
 from __future__ import annotations
 
@@ -44,23 +45,23 @@ def take(weights: Mapping[str, Tensor], network: nn.Module) -> Taken:
 
 
 def inherit(recipe: Recipe, learner: Learner) -> str | None:
-    """Let a final training begin with the weights of the search that its recipe names; what is to be said of that.
+    """Let a final training begin with the weights of the search, or of the training, that its recipe names; what is to
+    be said of that.
 
     Raises:
-        UserError: the folder is not that of a search of this task, or none of its weights is of this network.
+        UserError: the folder is not that of a run of this task, or none of its weights is of this network.
     """
     folder = Path(str(recipe.train.inherit))
     of, here = task_name(read_recipe(folder).task), task_name(recipe.task)
     if of != here:
-        raise UserError(f"train.inherit: {folder} holds a search of task {of}; allowed: one of task {here}")
-    taken = take(_weights(checkpoint.read(folder / "checkpoint.pt", stage="search")["learner"]), learner.objective)
+        raise UserError(f"train.inherit: {folder} holds a run of task {of}; allowed: one of task {here}")
+    taken = take(_weights(checkpoint.read(folder / "checkpoint.pt")["learner"]), learner.objective)
     if not taken.number:
         raise UserError(
-            f"train.inherit: no weight of this network is in {folder}, by name and size; allowed: a search whose "
-            f"search.network is at least as large (the first that is not there: {taken.missing})"
+            f"train.inherit: no weight of this network is in {folder}, by name and size; allowed: a run whose "
+            f"network is at least as large (the first that is not there: {taken.missing})"
         )
-    if learner.average is not None:
-        learner.average.module.load_state_dict(learner.objective.state_dict())
+    learner.follow()
     if taken.number == taken.total:
         return None
     share = f"{taken.number:,} of {taken.total:,} parameters are those of {folder}"

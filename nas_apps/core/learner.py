@@ -205,6 +205,11 @@ class Learner:
         with torch.no_grad():
             self.runtime.average_([b for m in modules for b in m.buffers() if b.is_floating_point()], 1.0)
 
+    def follow(self) -> None:
+        """Let the running average, where there is one, go on from the weights as they are."""
+        if self.average is not None:
+            self.average.module.load_state_dict(self.objective.state_dict())
+
     @property
     def evaluated(self) -> nn.Module:
         """The weights that count: the running average where there is one."""

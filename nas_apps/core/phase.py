@@ -84,7 +84,7 @@ class Phase:
     clip: float | None = 5.0
     """Bound on the norm of the weights' gradient."""
     inherit: str | None = None
-    """The folder of a search, whose super-net's weights the network begins with, by their names. Only in the final
+    """The folder of a search or of a training, whose weights the network begins with, by their names. Only in the final
     training; with it, 0 epochs evaluate and export the network as it was inherited."""
     drop_path: float | Ramp = 0.0
     """Probability of dropping an operation's output, a sample at a time; a number p is the ramp from 0 to p. Only in

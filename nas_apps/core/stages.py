@@ -87,8 +87,7 @@ def hand_over(old: Learner, new: Learner) -> None:
         for name, tensor in new.objective.state_dict().items():
             if name in before and before[name].ndim == tensor.ndim:
                 tensor.copy_(_grown(before[name], tensor.shape))
-        if new.average is not None:
-            new.average.module.load_state_dict(new.objective.state_dict())
+        new.follow()
 
 
 def _carry(old: Choice, logits: Tensor, new: Choice, into: Tensor) -> None:

@@ -76,6 +76,7 @@ def retrain(
         genotype.save(folder / "genotype.json")
         heard = _programs(espnet, recipe, task, runtime, processes)
         _load(learner.objective.get_submodule("network"), espnet / BEST)
+        learner.follow()  # ESPnet has averaged already
         with learner.arch.using(learner.arch.expected()), runtime.autocast():
             figures = task.figures(learner.objective.eval(), recipe.train, runtime, heard)
         steps = _log(folder, espnet / "exp" / "checkpoint.pth", figures)
