@@ -11,7 +11,7 @@ options=trainer
 small() { [ -n "$(find "$1" -maxdepth 1 -name '[0-9]_*_*.wav' 2>/dev/null | head -n 1)" ]; }
 chosen() {
   case $trainer in
-    '' | ours) return ;;
+    '' | ours) return 0 ;;
     espnet) label=_espnet ;;
     *) echo "$recipe: --trainer: got '$trainer'; allowed: ours, espnet" >&2; exit 2 ;;
   esac

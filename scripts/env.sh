@@ -2,8 +2,12 @@
 # when it is not there.
 #   extras="image dev"; . scripts/env.sh        extras: image, rl, asr, sr, dev, all
 # A user's own environment, in which nas-apps is on the path already, is left alone.
-installed=".venv/.extras-$(echo "$extras" | tr ' ' '-')"
-if [ -x .venv/bin/nas-apps ] && [ -e "$installed" ] && [ ! pyproject.toml -nt "$installed" ]; then
+installed() {
+  for extra in $extras; do
+    [ -e ".venv/.extras-$extra" ] && [ ! pyproject.toml -nt ".venv/.extras-$extra" ] || return 1
+  done
+}
+if [ -x .venv/bin/nas-apps ] && installed; then
   PATH="$PWD/.venv/bin:$PATH"
 elif [ ! -d .venv ] && command -v nas-apps >/dev/null 2>&1; then
   :
@@ -26,7 +30,7 @@ else
   for extra in $extras; do flags="$flags --extra $extra"; done
   env -u VIRTUAL_ENV "$uv" sync --quiet --inexact --python .venv/bin/python $flags ||
     { echo "nas_apps: the installation failed; its messages are above" >&2; exit 2; }
-  touch "$installed"
+  for extra in $extras; do touch ".venv/.extras-$extra"; done
   PATH="$PWD/.venv/bin:$PATH"
 fi
 export PATH

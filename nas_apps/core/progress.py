@@ -58,14 +58,14 @@ class Ramp:
     """A value that moves from `start` to `end` over a run.
 
     `reach` says when `end` is met: one epoch after the last (`never`, the usual e / E), or in the last epoch (`last`,
-    e / (E - 1)). `begin`: share of the run before it moves.
+    e / (E - 1)). `begin`, `finish`: shares of the run between which it moves.
 
     >>> Ramp(10.0, 0.1, reach="last")(Progress(249, 250))
     0.1
     >>> Ramp(0.0, 0.2)(Progress(25, 50))
     0.1
-    >>> Ramp(0.0, 1.0, begin=0.5)(Progress(25, 50)), Ramp(0.0, 1.0, begin=0.5)(Progress(30, 40))
-    (0.0, 0.5)
+    >>> [Ramp(0.0, 1.0, begin=0.25, finish=0.75)(Progress(epoch, 4)) for epoch in range(4)]
+    [0.0, 0.0, 0.5, 1.0]
     """
 
     start: float
@@ -73,14 +73,15 @@ class Ramp:
     shape: Literal["linear", "cosine"] = "linear"
     reach: Literal["never", "last"] = "never"
     begin: float = 0.0
+    finish: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.begin < 1:
-            raise ValueError(f"begin: got {self.begin}; allowed: 0 and more, less than 1")
+        if not 0 <= self.begin < self.finish <= 1:
+            raise ValueError(f"begin, finish: got {self.begin} and {self.finish}; allowed: 0 to 1, the smaller one first")
 
     def __call__(self, progress: Progress) -> float:
         t = progress.to_last if self.reach == "last" else float(progress)
-        t = max(t - self.begin, 0.0) / (1 - self.begin)
+        t = min(max(t - self.begin, 0.0) / (self.finish - self.begin), 1.0)
         if self.shape == "cosine":
             t = (1 - math.cos(math.pi * t)) / 2
         return (1 - t) * self.start + t * self.end
