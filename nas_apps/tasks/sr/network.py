@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import cast
 
@@ -62,7 +63,9 @@ class Upscaler(nn.Module):
         self.cells = nn.ModuleDict({str(cell): SRCell(fill, space, cell) for n in there for cell in nodes[n].cells})
         self.ups = nn.ModuleDict({nodes[n].path: _up(channels, factor) for n in there if not nodes[n].cells})
         shuffled = scale if space.tree.variant == "B" else 1
-        self.tail = nn.Sequential(nn.Conv2d(channels, 3 * shuffled**2, 3, padding=1), nn.PixelShuffle(shuffled))
+        conv = nn.Conv2d(channels, 3 * shuffled**2, 3, padding=1)
+        # Named after what it makes of a pixel: weights of another scale are not a part of these, nor these of them.
+        self.tail = nn.Sequential(OrderedDict({f"x{shuffled}": conv, "shuffle": nn.PixelShuffle(shuffled)}))
         self.bicubic = Bicubic(scale) if settings.global_skip else None
         self.scale, self._read = scale, fill.weights(EXIT, 0)
 
