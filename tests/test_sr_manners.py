@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
 
 pytest.importorskip("PIL")
 
 from PIL import Image
 
+import nas_apps
+from nas_apps.core.config import Recipe, load
+from nas_apps.core.runtime import Runtime
 from nas_apps.tasks.sr.images import read_picture
 
 
@@ -20,3 +28,49 @@ def test_an_image_of_8_bits_is_not_taken_for_one_of_16_by_the_numbers_in_its_hea
 ) -> None:
     Image.fromarray(np.zeros((8, width, 3), np.uint8)).save(tmp_path / f"a.{ending}")  # a row of 720 takes 2160 bytes
     assert not read_picture(tmp_path / f"a.{ending}").deep
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Callable[..., Recipe]:
+    """A recipe of a small up-sampler on a folder of images, one of which is smaller than a patch."""
+    rng = np.random.default_rng(0)
+    for name, side in {"a": 24, "b": 64, "c": 64, "d": 64, "e": 64}.items():
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(tmp_path / "photos" / f"{name}.png")
+    sizes = ("task=sr", f"task.data={tmp_path / 'photos'}", f"task.cache={tmp_path / 'cache'}", "task.scale=2",
+             "task.tree={cells: 2, ups: 1, searched: 1}", "task.channels=8", "task.ops_per_cell=2", "task.held_out=1",
+             "task.skip_faulty=true", "search.epochs=2", "search.batch_size=2", "search.data.side=16", "train.epochs=1",
+             "train.batch_size=2", "train.data.side=16")  # fmt: skip
+    return lambda *overrides: load([], [*sizes, "variant=trilevel", *overrides])
+
+
+@pytest.mark.parametrize("halves", [True, False])
+def test_what_is_smaller_than_a_patch_is_left_out_and_told_once(
+    halves: bool, small: Callable[..., Recipe], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = small()
+    made.task.streams(nn.Identity(), made.search, Runtime(torch.device("cpu")), seed=0, halves=halves)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(r"photos: left out: a: 12x12 pixels in low resolution are less than a patch; allowed: 16x16", line)
+
+
+def test_a_found_network_goes_on_to_another_scale_with_all_but_its_last_convolution(
+    small: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    made = small()
+    genotype = nas_apps.search(made, tmp_path / "search")
+    inherit = f"train.inherit={tmp_path / 'search'}"
+    nas_apps.train(small(inherit), genotype, tmp_path / "train")
+    inherit = f"train.inherit={tmp_path / 'train'}"
+    other = nas_apps.train(small("task.scale=4", "train.epochs=0", inherit), genotype, tmp_path / "transfer")
+    back = nas_apps.train(
+        small("train.epochs=0", f"train.inherit={tmp_path / 'transfer'}"), genotype, tmp_path / "back"
+    )
+    assert [re.search(r"the first is ([\w.]+)", one["warnings"][0])[1] for one in (other, back)] == [
+        "network.tail.x4.weight",
+        "network.tail.x2.weight",
+    ]
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("train", "transfer"))
+    same = [name for name in first if not name.startswith("tail.")]
+    assert same
+    assert all(torch.equal(first[name], second[name]) for name in same)

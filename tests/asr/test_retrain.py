@@ -34,7 +34,8 @@ from nas_apps.tasks.asr.quiet import quiet
 CPU = Runtime(torch.device("cpu"))
 SIZES = ("task=asr", "task.mini.speakers=[2,1,1]", "task.mini.utterances=[8,3,2]", "task.decoding.beam=2",
          "train.network.encoder={cells: 1, width: 16}", "train.network.model={decoder_blocks: 1, heads: 2, ff: 16}",
-         "train.epochs=2", "train.batch_size=4", "train.weights.warmup_steps=10", "train.log_steps=1")  # fmt: skip
+         "train.epochs=2", "train.batch_size=4", "train.weights={warmup_steps: 10, ema: 0.9}",
+         "train.log_steps=1")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -28,7 +28,7 @@ from nas_apps.tasks.sr import export
 from nas_apps.tasks.sr.compare import write_comparison
 from nas_apps.tasks.sr.costs import prices
 from nas_apps.tasks.sr.images import to_pixels, to_tensor
-from nas_apps.tasks.sr.metrics import Protocol, average, bicubic_figures, compare
+from nas_apps.tasks.sr.metrics import Figures, Protocol, average, bicubic_figures, compare
 from nas_apps.tasks.sr.network import Network, Upscaler, up_factor
 from nas_apps.tasks.sr.objective import SANDWICH, Loss, Restoration
 from nas_apps.tasks.sr.optimisation import Weights, optimisation
@@ -115,15 +115,16 @@ class SRTask:
 
     def streams(self, objective: nn.Module, phase: Phase, runtime: Runtime, *, seed: int, halves: bool) -> Streams:
         crops: Crops = phase.data
+        photos = self._photos()
+        photos = replace(photos, train=photos.train.of_side(crops.side, skip=self.skip_faulty))
+        tests = self._tests() if phase.name == "train" else []  # what is wrong with them is told before anything runs
         if runtime.leads:
-            for notice in self._photos().notices():
+            for notice in dict.fromkeys(line for one in (photos, *tests) for line in one.notices()):
                 logs.say(notice)
-        parts = self._halves() if halves else (self._photos().train,)
+        parts = self._halves(photos.train) if halves else (photos.train,)
         seed = mix(seed, phase.name == "train")
         first, *second = (
-            Patches(
-                pairs.of_side(crops.side, skip=self.skip_faulty), crops, phase.batch_size, runtime, seed=seed, use=use
-            )
+            Patches(pairs, crops, phase.batch_size, runtime, seed=seed, use=use)
             for pairs, use in zip(parts, ("train", "valid"), strict=False)
         )
         return Streams(first, Tagged(second[0], **{SANDWICH: False}) if second else first, first.epoch)
@@ -183,9 +184,9 @@ class SRTask:
     def _tests(self) -> list[Pairs]:
         return [_test(folder, self.scale, self._cache(), self.skip_faulty) for folder in self.tests]
 
-    def _halves(self) -> tuple[Pairs, Pairs]:
+    def _halves(self, train: Pairs) -> tuple[Pairs, Pairs]:
         # One split for all seeds: what the architecture learns from is the same for every method and seed.
-        return halves(self._photos().train, self.train_share)
+        return halves(train, self.train_share)
 
 
 _NAMES = ("psnr_c", "ssim_c", "bicubic_psnr_c")
@@ -198,10 +199,15 @@ def _figures(objective: nn.Module, pairs: Pairs, runtime: Runtime) -> dict[str, 
         with torch.no_grad():
             image = to_pixels(objective.network(to_tensor(lr, runtime.device)[None])[0])
         ours.append(compare(image, hr, pairs.scale, PROTOCOL, grey=grey))
-        theirs.append(bicubic_figures(hr, pairs.scale, PROTOCOL, grey=grey, lr=lr))
+        theirs.append(_bicubic(pairs, place))
     ours, theirs = ([one for some in runtime.gather(mine) for one in some] for mine in (ours, theirs))
     mean, bicubic = average(ours), average(theirs)
     return dict(zip(_NAMES, (mean.psnr, mean.ssim, bicubic.psnr), strict=True))
+
+
+@lru_cache(maxsize=4096)
+def _bicubic(pairs: Pairs, place: int) -> Figures:
+    return bicubic_figures(pairs.hr(place), pairs.scale, PROTOCOL, grey=pairs.grey(place), lr=pairs.lr(place))
 
 
 @lru_cache(maxsize=4)
