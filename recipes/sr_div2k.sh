@@ -9,16 +9,18 @@
 #   --transfer-scale 2|3|4      another scale to train the found network for (stage 5)
 recipe=$0 task=sr dataset=div2k variant=trilevel extras=sr baseline= inherit=1
 options="scale tests transfer_scale"
+small() { [ -n "$embedded" ]; } # the found network is of a size, whatever it is trained on in the end
 chosen() {
+  embedded=$([ -n "$data" ] || echo 1) folders=
   [ -z "$scale" ] || override "task.scale=$scale"
-  [ -z "$transfer_scale" ] || transfer_set "task.scale=$transfer_scale"
   label=${scale:+_x$scale}
-  [ -n "$tests" ] || return 0
-  folders=
   while [ -n "$tests" ]; do
     folders="$folders${folders:+,}\"$(path "${tests%%,*}")\""
     case $tests in *,*) tests=${tests#*,} ;; *) tests= ;; esac
   done
-  override "task.tests=[$folders]"
+  [ -z "$folders" ] || override "task.tests=[$folders]"
+  [ -n "$transfer$transfer_scale" ] || return 0
+  [ -z "${transfer_scale:-$scale}" ] || transfer_set "task.scale=${transfer_scale:-$scale}"
+  [ -z "$folders" ] || transfer_set "task.tests=[$folders]"
 }
 . "$(dirname "$0")/run_stages.sh"

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +23,7 @@ from PIL import Image
 
 import nas_apps
 from nas_apps.core.config import Recipe, load
+from nas_apps.core.folder import read_recipe
 from nas_apps.core.runtime import Runtime
 from nas_apps.tasks.sr.images import read_picture
 
@@ -74,3 +80,29 @@ def test_a_found_network_goes_on_to_another_scale_with_all_but_its_last_convolut
     same = [name for name in first if not name.startswith("tail.")]
     assert same
     assert all(torch.equal(first[name], second[name]) for name in same)
+
+
+@pytest.mark.slow
+def test_a_larger_training_set_leaves_the_scale_and_the_tests_as_they_were_asked_for(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("large", "Set5"):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            Image.fromarray(rng.integers(0, 256, (100, 100, 3), dtype=np.uint8)).save(tmp_path / name / f"{number}.png")
+    root = Path(__file__).parent.parent
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(tmp_path)}
+    command = ["sh", str(root / "recipes" / "sr_div2k.sh"), "--stage", "5", "--scale", "2", "--tests", "Set5"]
+    command += ["--transfer-data", "large", "--data", "large", "--genotype", "trilevel_b1", "--run", "run"]
+    sizes = (f"task.data={tmp_path / 'large'}", f"task.cache={tmp_path}", "variant=trilevel", "task.scale=2",
+             "train.epochs=1", "train.epoch_steps=1", "train.batch_size=1")  # fmt: skip
+    trained = load([root / "recipes" / "conf" / "sr" / "div2k" / "base.yaml"], sizes)
+    nas_apps.train(trained, trained.task.find("trilevel_b1"), tmp_path / "run" / "train")
+    recipe = tmp_path / "run" / "transfer" / "recipe.yaml"
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, start_new_session=True) as begun:
+        while not recipe.exists() and begun.poll() is None:
+            time.sleep(0.05)
+        if begun.poll() is None:
+            os.killpg(begun.pid, signal.SIGKILL)
+        assert recipe.exists(), begun.stderr and begun.stderr.read().decode()
+    task = read_recipe(tmp_path / "run" / "transfer").task
+    assert (task.scale, task.data, task.tests) == (2, str(tmp_path / "large"), (str(tmp_path / "Set5"),))
