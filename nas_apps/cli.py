@@ -78,9 +78,7 @@ def train(
     ] = None,
     inherit: Annotated[
         Path | None,
-        typer.Option(
-            help="The folder of a search or a training: begin with its weights; with train.epochs=0, keep them."
-        ),
+        typer.Option(help="A search or a training: begin with its weights; with train.epochs=0, keep them."),
     ] = None,
 ) -> None:
     """Stack the cells of a genotype, and train the network, from scratch or from a search's weights."""
