@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,16 @@ pytest.importorskip("PIL")
 from PIL import Image
 
 import nas_apps
+from nas_apps.core import checkpoint
 from nas_apps.core.config import Recipe, load
 from nas_apps.core.folder import read_recipe
+from nas_apps.core.inherit import take
+from nas_apps.core.learners import search_learner, train_learner
+from nas_apps.core.progress import DONE, Progress
 from nas_apps.core.runtime import Runtime
 from nas_apps.tasks.sr.images import read_picture
+
+CPU = Runtime(torch.device("cpu"))
 
 
 @pytest.mark.parametrize(("width", "ending"), [(720, "bmp"), (512, "bmp"), (64, "tif"), (64, "ppm"), (64, "jpg")])
@@ -55,7 +62,7 @@ def test_what_is_smaller_than_a_patch_is_left_out_and_told_once(
     halves: bool, small: Callable[..., Recipe], capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = small()
-    made.task.streams(nn.Identity(), made.search, Runtime(torch.device("cpu")), seed=0, halves=halves)
+    made.task.streams(nn.Identity(), made.search, CPU, seed=0, halves=halves)
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(r"photos: left out: a: 12x12 pixels in low resolution are less than a patch; allowed: 16x16", line)
 
@@ -106,3 +113,22 @@ def test_a_larger_training_set_leaves_the_scale_and_the_tests_as_they_were_asked
         assert recipe.exists(), begun.stderr and begun.stderr.read().decode()
     task = read_recipe(tmp_path / "run" / "transfer").task
     assert (task.scale, task.data, task.tests) == (2, str(tmp_path / "large"), (str(tmp_path / "Set5"),))
+
+
+def test_in_bfloat16_too_the_found_network_is_the_super_net_to_the_bit(
+    small: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    made = small("precision=bf16", "task.tree={cells: 3, ups: 1, searched: 2}", "task.channels=16", "search.epochs=4")
+    ops = ("residual", "separable")  # those with a sum of their own
+    made = replace(made, task=replace(made.task, ops=ops))
+    genotype = nas_apps.search(made, tmp_path / "search")
+    searched, _ = search_learner(made, CPU)
+    searched.load_state_dict(checkpoint.read(tmp_path / "search" / "checkpoint.pt")["learner"])
+    found, _ = train_learner(made, genotype, CPU)
+    assert take(searched.objective.state_dict(), found.objective).missing is None
+    images, said = torch.rand(1, 3, 24, 24), []
+    for learner, progress in ((searched, Progress(3, 4)), (found, DONE)):
+        draw = learner.arch.expected(progress)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), learner.arch.using(draw):
+            said.append(learner.objective.eval().get_submodule("network")(images))
+    assert torch.equal(*said)

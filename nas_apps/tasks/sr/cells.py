@@ -74,7 +74,8 @@ class SRCell(nn.Module):
             if gate is not None:
                 y = gate * y
             inputs = outputs
-        return torch.add(x, y, alpha=0.2)
+        # Where operations run in bfloat16, the sums between cells do not: with weights of 1 as without them.
+        return torch.add(x.to(torch.promote_types(x.dtype, torch.float32)), y, alpha=0.2)
 
 
 def _width(fill: Fill, space: SRSpace, row: int) -> Width:

@@ -63,7 +63,7 @@ class Residual(nn.Module):
     def forward(self, x: Tensor, slim: Slim | None = None) -> Tensor:
         inner = functional.relu(convolve(self.conv1, x, slim))
         y = convolve(self.conv2, inner, slim and Slim(slim.outputs, slim.outputs))
-        return functional.relu(y + _skipped(self.skip, x, slim))
+        return functional.relu(y + _skipped(self.skip, x, slim).to(y.dtype))
 
 
 class Separable(nn.Module):
@@ -81,7 +81,7 @@ class Separable(nn.Module):
         y = functional.relu(convolve(self.widen, x, slim and Slim(slim.inputs, inner)))
         y = functional.relu(convolve(self.depthwise, y, slim and Slim(inner, inner)))
         y = convolve(self.project, y, slim and Slim(inner, slim.outputs))
-        return functional.relu(y + _skipped(self.skip, x, slim))
+        return functional.relu(y + _skipped(self.skip, x, slim).to(y.dtype))
 
 
 _OPS: dict[str, Callable[[Sizes, Sizes], nn.Module]] = {
