@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -72,14 +73,18 @@ def load(folder: Path) -> Any:
     """ESPnet's own `Speech2Text` with the recogniser of a run: called with speech, floats [T], it gives texts."""
     from nas_apps.tasks.asr import espnet_task
 
-    config, weights = folder / "config.yaml", folder / "model.pth"
-    files.read_text(config, "a trained recogniser")
+    weights = folder / "model.pth"
+    config = yaml.safe_load(files.read_text(folder / "config.yaml", "a trained recogniser"))
+    if "stats_file" in config["normalize_conf"]:  # where it was written, and the folder may have moved since
+        config["normalize_conf"]["stats_file"] = str((folder / "feats_stats.npz").absolute())
     if not weights.is_file():
         raise UserError(f"{weights}: cannot read the weights: no such file")
     espnet_task.register()
     with quiet(tasks=True):
         from espnet2.bin.asr_inference import Speech2Text
-    return Speech2Text(config, weights)
+    with TemporaryDirectory() as here:
+        files.write_text(Path(here, "config.yaml"), yaml_text(config))
+        return Speech2Text(Path(here, "config.yaml"), weights)
 
 
 _REST: Mapping[str, Any] = {
