@@ -77,9 +77,7 @@ class Ramp:
 
     def __post_init__(self) -> None:
         if not 0 <= self.begin < self.finish <= 1:
-            raise ValueError(
-                f"begin, finish: got {self.begin} and {self.finish}; allowed: 0 to 1, the smaller one first"
-            )
+            raise ValueError(f"begin, finish: got {self.begin} and {self.finish}; allowed: 0 to 1, in order")
 
     def __call__(self, progress: Progress) -> float:
         t = progress.to_last if self.reach == "last" else float(progress)

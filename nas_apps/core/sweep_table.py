@@ -100,12 +100,13 @@ def _table(recipe: str, variants: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
     known = dict.fromkeys(name for o in every for name in o["metrics"] if name.startswith("table/"))
     looked_up = [name for name in known if name.endswith("/test")] or list(known)  # results.json has them all
     costs = [name for name in ("params", "macs") if any(name in o["costs"] for o in every)]
-    heads = ["variant", "searches", goal, *costs, *(name.removeprefix("table/") for name in looked_up), "search time"]
+    goals = [name for name in (goal, f"{goal}_one_hot") if name == goal or any(name in o["metrics"] for o in every)]
+    heads = ["variant", "searches", *goals, *costs, *(name.removeprefix("table/") for name in looked_up), "search time"]
     rows = []
     for variant, outcomes in variants.items():
         done = [outcome for outcome in outcomes if outcome["status"] == "finished"]
         number = str(len(done)) if len(done) == len(outcomes) else f"{len(done)} of {len(outcomes)}"
-        columns = [(goal, "metrics", goal), *((name, "costs", name) for name in costs)]
+        columns = [*((goal, "metrics", name) for name in goals), *((name, "costs", name) for name in costs)]
         columns += [(name, "metrics", name) for name in looked_up] + [("search_seconds", "seconds", "search")]
         spreads = [
             (name, Spread.of([o[where][key] for o in done if o[where].get(key) is not None]))

@@ -18,7 +18,7 @@ from nas_apps.tasks.sr.cells import Widths
 from nas_apps.tasks.sr.network import Upscaler
 
 SANDWICH = "sandwich"
-"""The entry of a batch that says whether all widths learn from it, where there are some; without it they do."""
+"""The entry of a batch that says whether all widths learn from it; they do where it has none."""
 
 _PASSES: tuple[Widths, ...] = ("sampled", "max", "min")
 
