@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -113,7 +114,8 @@ def start(device: str = "auto", precision: str = "auto") -> Iterator[Runtime]:
             rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
             yield Runtime(found, rank, world, bf16)
             return
-        dist.init_process_group("nccl" if found.type == "cuda" else "gloo")
+        # ranks wait for one another where one decodes longer than the others, or exports
+        dist.init_process_group("nccl" if found.type == "cuda" else "gloo", timeout=timedelta(hours=2))
         try:
             yield Runtime(found, dist.get_rank(), world, bf16)
         finally:

@@ -27,6 +27,7 @@ from nas_apps.core.task import Optimisation, Streams
 from nas_apps.tasks.sr import export
 from nas_apps.tasks.sr.compare import write_comparison
 from nas_apps.tasks.sr.costs import prices
+from nas_apps.tasks.sr.folders import set_name
 from nas_apps.tasks.sr.images import to_pixels, to_tensor
 from nas_apps.tasks.sr.metrics import Figures, Protocol, average, bicubic_figures, compare
 from nas_apps.tasks.sr.network import Network, Upscaler, up_factor
@@ -86,6 +87,9 @@ class SRTask:
         bounded(self, SHARE, "train_share")
         bounded(self, COUNT, "held_out")
         up_factor(self.space.tree, self.scale)
+        names = [set_name(Path(folder)) for folder in self.tests]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"tests: got {', '.join(twice)} twice; allowed: folders of different names")
 
     @property
     def space(self) -> SRSpace:
