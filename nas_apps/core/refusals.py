@@ -129,6 +129,11 @@ def search_space(task: Task, variant: Variant) -> Space:
     """The space that a method searches of a task's; a UserError where the two do not go together."""
     if task.on_policy:
         _refuse_on_policy(variant)
+    if variant.distill is not None and not task.classifies:
+        raise UserError(
+            "variant.distill: compares the odds of classes, and what this task's networks say are none; "
+            "allowed here: null"
+        )
     space = task.choices(edges=variant.edge_set if variant.edges is not None else 0)
     if not variant.none:
         dags = {name: choice.dag for name, choice in space.items()}
@@ -142,7 +147,10 @@ def search_space(task: Task, variant: Variant) -> Space:
     if edges is not None and edges.sparse and not isinstance(edges, Sparsemax):
         drawn = variant.edge_set * (edges.k if isinstance(edges, GumbelTopK) else 1)
     how = "left in the end" if isinstance(edges, SparsestMax) else "drawn"
-    if variant.widths is not None and all(choice.kind != "width" for choice in space.values()):
+    kinds = {choice.kind for choice in space.values()}
+    if edges is not None and not kinds & {"edge", "parent"}:
+        raise UserError("variant.edges: this space has no edges; allowed here: null")
+    if variant.widths is not None and "width" not in kinds:
         raise UserError("variant.widths: this space decides no widths; allowed here: null")
     for name, choice in space.items():
         if drawn and choice.kind == "parent":

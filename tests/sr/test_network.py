@@ -233,7 +233,7 @@ def test_without_a_choice_of_widths_a_wiring_may_see_a_share_of_the_channels() -
     arch = arch_of(space)
     with arch.using(arch.draw()):
         assert super_net(space, arch, wiring=Partial(4))(image()).isfinite().all()
-    with pytest.raises(UserError, match=r"^variant.wiring: got 6 of 24 channels; allowed: all, as widths vary$"):
+    with pytest.raises(UserError, match=r"^variant.wiring: got 6 of 24 channels, and widths vary; allowed: full, "):
         super_net(SMALL, arch_of(SMALL), wiring=Partial(4))
 
 

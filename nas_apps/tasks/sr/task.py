@@ -80,6 +80,7 @@ class SRTask:
     batches: ClassVar[type] = Crops
     goal: ClassVar[tuple[str, Literal["max", "min"]]] = ("psnr_c", "max")
     twice_differentiable: ClassVar[bool] = True
+    classifies: ClassVar[bool] = False
     on_policy: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -115,15 +116,15 @@ class SRTask:
 
     def streams(self, objective: nn.Module, phase: Phase, runtime: Runtime, *, seed: int, halves: bool) -> Streams:
         crops: Crops = phase.data
+        train = self._photos().train.of_side(crops.side, skip=self.skip_faulty)
+        others = [self._photos().valid] if phase.name == "search" else self._judges()
         if runtime.leads:
-            for notice in self._photos().notices():
+            for notice in [line for pairs in (train, *others) for line in pairs.notices()]:
                 logs.say(notice)
-        parts = self._halves() if halves else (self._photos().train,)
+        parts = self._halves(train) if halves else (train,)
         seed = mix(seed, phase.name == "train")
         first, *second = (
-            Patches(
-                pairs.of_side(crops.side, skip=self.skip_faulty), crops, phase.batch_size, runtime, seed=seed, use=use
-            )
+            Patches(pairs, crops, phase.batch_size, runtime, seed=seed, use=use)
             for pairs, use in zip(parts, ("train", "valid"), strict=False)
         )
         return Streams(first, Tagged(second[0], **{SANDWICH: False}) if second else first, first.epoch)
@@ -135,7 +136,7 @@ class SRTask:
         """
         if phase.name == "search":
             return _figures(objective, self._photos().valid, runtime)
-        first = self._first()
+        first = self._judges()[0]
         found = _figures(objective, first, runtime)
         for pairs in self._tests():
             own = found if pairs is first else _figures(objective, pairs, runtime)
@@ -159,7 +160,7 @@ class SRTask:
         """Write what rebuilds the network, and a comparison of it with bicubic interpolation on an image."""
         about = {"data": self.data, "protocol": PROTOCOL}
         export.write(objective.network, genotype, self.space, phase.network, folder, about=about)
-        pairs = self._first()
+        pairs = self._judges()[0]
         lr = to_tensor(pairs.lr(0), next(objective.parameters()).device)
         with torch.no_grad():
             ours = to_pixels(objective.network(lr[None])[0])
@@ -169,10 +170,10 @@ class SRTask:
         """What enlarges images with the network of a run."""
         return load_enlarger(folder)
 
-    def _first(self) -> Pairs:
-        """The images that a final training is judged by."""
+    def _judges(self) -> list[Pairs]:
+        """The images that a final training is judged by: first those that its own figures are of."""
         photos, tests = self._photos(), self._tests()
-        return photos.test or (tests[0] if tests else photos.valid)
+        return [photos.test, *tests] if photos.test else tests or [photos.valid]
 
     def _cache(self) -> Path:
         return default_cache() if self.cache is None else Path(self.cache).expanduser()
@@ -183,9 +184,9 @@ class SRTask:
     def _tests(self) -> list[Pairs]:
         return [_test(folder, self.scale, self._cache(), self.skip_faulty) for folder in self.tests]
 
-    def _halves(self) -> tuple[Pairs, Pairs]:
+    def _halves(self, train: Pairs) -> tuple[Pairs, Pairs]:
         # One split for all seeds: what the architecture learns from is the same for every method and seed.
-        return halves(self._photos().train, self.train_share)
+        return halves(train, self.train_share)
 
 
 _NAMES = ("psnr_c", "ssim_c", "bicubic_psnr_c")
