@@ -64,9 +64,7 @@ def test_a_training_step_sums_the_losses_at_the_sampled_the_widest_and_the_narro
     objective, arch = restoration(sandwich=True)
     given = batch()
     with under_a_draw(arch):
-        losses = {
-            w: (objective.network(given["lr"], w) - given["hr"]).abs().mean() for w in ("sampled", "max", "min")
-        }
+        losses = {w: (objective.network(given["lr"], w) - given["hr"]).abs().mean() for w in ("sampled", "max", "min")}
         assert len({float(loss) for loss in losses.values()}) == 3
         torch.testing.assert_close(objective(given).loss, torch.stack([*losses.values()]).sum())
         assert torch.equal(objective({**given, SANDWICH: False}).loss, losses["sampled"])  # a step of the logits

@@ -18,7 +18,7 @@ from nas_apps.tasks.sr.cells import Widths
 from nas_apps.tasks.sr.network import Upscaler
 
 SANDWICH = "sandwich"
-"""The entry of a batch that says whether all widths learn from it, where there are some; they do where there is none."""
+"""The entry of a batch that says whether all widths learn from it, which they do where there is no such entry."""
 
 _PASSES: tuple[Widths, ...] = ("sampled", "max", "min")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def load_photos(
         found = beside.is_dir()
         return make_pairs(str(beside), find_photos(beside, scale), scale, cache, skip=skip) if found else None
 
-    return PhotoSet(data, train, valid, read_test)
+    return PhotoSet(data, train, replace(valid, left_out=()), read_test)  # what is left out of both is said once
 
 
 def _photographs(part: str, scale: int, cache: Path) -> Pairs:
