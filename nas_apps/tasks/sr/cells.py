@@ -73,7 +73,7 @@ class SRCell(nn.Module):
             y = place(y, Slim(inputs, outputs)) if self._slims else place(y)
             if gate is not None:
                 y = gate * y
-            inputs = outputs
+            y, inputs = y.to(x.dtype), outputs  # under autocast weights make it wider than the derived network has it
         return torch.add(x, y, alpha=0.2)
 
 
