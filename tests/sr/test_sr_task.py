@@ -74,6 +74,15 @@ def test_a_trained_network_enlarges_images(small: Small, photos: Path, tmp_path:
     assert (tmp_path / "train" / "comparison.png").exists()
 
 
+def test_a_found_network_is_trained_on_for_another_scale(small: Small, tmp_path: Path) -> None:
+    genotype = nas_apps.search(small("variant=trilevel"), tmp_path / "search")
+    made = small("task.scale=4", "train.data.side=4", "train.epochs=1", f"train.inherit={tmp_path / 'search'}")
+    summary = nas_apps.train(made, genotype, tmp_path / "train")
+    (warning,) = summary["warnings"]
+    assert "the others begin anew (the first is network.tail.0.weight)" in warning
+    assert nas_apps.load(tmp_path / "train").upscale(torch.rand(3, 8, 9)).shape == (3, 32, 36)
+
+
 def same(a: Any, b: Any, path: str = "") -> list[str]:
     """Where two states differ."""
     if isinstance(a, dict):
