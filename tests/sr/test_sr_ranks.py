@@ -43,7 +43,8 @@ class _Stopped(BaseException):
 def recipe(variant: str, photos: str, *given: str) -> Recipe:
     sizes = [f"{phase}.{setting}" for phase in ("search", "train") for setting in PHASE]
     data = ("task=sr", f"task.data={photos}", f"task.cache={photos}/cache", f"variant={variant}")
-    return load([], [*data, *SIZES, *sizes, *given])
+    shares = ("task.held_out=2", "search.data.per_image=4", "search.batch_size=3")  # of which ranks have 2 and 1
+    return load([], [*data, *SIZES, *sizes, *shares, *given])
 
 
 def everything(folder: str, photos: str) -> None:
