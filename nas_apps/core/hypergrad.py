@@ -100,7 +100,10 @@ def _step(
 def refuse_optimizer(optimizer: torch.optim.Optimizer) -> str | None:
     """Why a look-ahead through this optimiser cannot be taken, if it cannot."""
     if not isinstance(optimizer, torch.optim.SGD):
-        return f"the look-ahead is a step of SGD, and the weights are optimised by {type(optimizer).__name__}"
+        return (
+            f"the look-ahead is a step of SGD, and the weights are optimised by {type(optimizer).__name__}; allowed: "
+            "search.weights.optimizer=sgd where this task has it, or variant.schedule=first_order"
+        )
     if any(group["dampening"] for group in optimizer.param_groups):
         return "the look-ahead knows no dampening of the momentum"
     return None

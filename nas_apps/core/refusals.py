@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import TYPE_CHECKING
 
 from nas_apps.core.errors import UserError
@@ -138,12 +139,11 @@ def search_space(task: Task, variant: Variant) -> Space:
             return tuple(o for o in options if o != NONE) if dag is not None and dag.keep is not None else options
 
         space = narrowed(space, keep)
+    _refuse_kinds(task, variant, {choice.kind for choice in space.values()})
     edges, drawn = variant.edges, None
     if edges is not None and edges.sparse and not isinstance(edges, Sparsemax):
         drawn = variant.edge_set * (edges.k if isinstance(edges, GumbelTopK) else 1)
     how = "left in the end" if isinstance(edges, SparsestMax) else "drawn"
-    if variant.widths is not None and all(choice.kind != "width" for choice in space.values()):
-        raise UserError("variant.widths: this space decides no widths; allowed here: null")
     for name, choice in space.items():
         if drawn and choice.kind == "parent":
             raise UserError(
@@ -160,6 +160,19 @@ def search_space(task: Task, variant: Variant) -> Space:
                 f"variant.relax.k: got {variant.relax.k}; allowed: 1 to {choice.shape[1]}, the options of {name}"
             )
     return space
+
+
+def _refuse_kinds(task: Task, variant: Variant, kinds: Set[str]) -> None:
+    """UserError for a part that has nothing to work on in a task whose choices are of these kinds."""
+    if variant.distill is not None and not task.classifies:
+        raise UserError(
+            "variant.distill: compares the odds of classes, and what this task's networks say are none; "
+            "allowed here: null"
+        )
+    if variant.edges is not None and not kinds & {"edge", "parent"}:
+        raise UserError("variant.edges: this space has no edges; allowed here: null")
+    if variant.widths is not None and "width" not in kinds:
+        raise UserError("variant.widths: this space decides no widths; allowed here: null")
 
 
 def _refuse_on_policy(variant: Variant) -> None:

@@ -147,6 +147,9 @@ class Task(Protocol):
     twice_differentiable: ClassVar[bool]
     """Whether the loss has a second derivative (CTC's has not)."""
 
+    classifies: ClassVar[bool]
+    """Whether an outcome's output is logits of classes, in the last dimension, by which a network can be taught."""
+
     @property
     def on_policy(self) -> bool:
         """Whether a batch is good only for the network that made it, under the draw it acted under."""

@@ -166,6 +166,7 @@ class ToyTask:
     batches: ClassVar[type] = Batches
     goal: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
     twice_differentiable: ClassVar[bool] = True
+    classifies: ClassVar[bool] = True
     on_policy: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

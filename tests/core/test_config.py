@@ -174,6 +174,7 @@ class Rough:
     weights: ClassVar[type] = Weights
     batches: ClassVar[type] = Batches
     twice_differentiable: ClassVar[bool] = False
+    classifies: ClassVar[bool] = True
     on_policy: ClassVar[bool] = False
 
     def choices(self, *, edges: int = 0) -> Space:

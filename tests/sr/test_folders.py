@@ -260,7 +260,9 @@ def test_the_embedded_photographs_are_split_as_said(cache: Path) -> None:
     assert {name: part.names for name, part in parts.items() if part} == dict(SPLIT)
     assert found.train.lr_size(3) == (256, 256), "the centre of hubble"
     assert found.facts() == "photographs: train 7, valid 3, test 2 images at x2; 1.8 million pixels in train"
-    assert [notice.split(": ")[1] for notice in found.notices()] == ["train", "test"]
+    assert found.test
+    notices = [notice for part in (found.train, found.valid, found.test) for notice in part.notices()]
+    assert [notice.split(": ")[1] for notice in notices] == ["train", "test"]
     with pytest.raises(UserError, match="got lr or held_out with 'photographs'; allowed: neither"):
         load_photos("photographs", 2, cache, held_out=2)
     assert sets.NAME == "photographs"

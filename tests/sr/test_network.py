@@ -63,18 +63,23 @@ def image(size: tuple[int, int] = (7, 9)) -> Tensor:
     return torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.parametrize("lower", [False, True])
 @pytest.mark.parametrize(("space", "scale"), NETS)
-def test_the_super_net_at_one_hot_weights_is_the_derived_network_bit_for_bit(space: SRSpace, scale: int) -> None:
+def test_the_super_net_at_one_hot_weights_is_the_derived_network_bit_for_bit(
+    space: SRSpace, scale: int, lower: bool
+) -> None:
+    """lower: under autocast to bfloat16."""
     arch = arch_of(space)
     whole, x = super_net(space, arch, scale), image()
     for seed in range(6):
         genotype = drawn(space, seed)
-        with torch.no_grad(), arch.using(one_hot(space.choices(), genotype)):
-            mixed = whole(x)
         network = inherited(space, genotype, scale, whole)
-        assert mixed.shape == (2, 3, 7 * scale, 9 * scale)
-        assert torch.equal(mixed, network(x))
-        assert torch.equal(network(x), network(x, "max"))  # one width is the widest
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=lower):
+            with arch.using(one_hot(space.choices(), genotype)):
+                mixed = whole(x)
+            assert mixed.shape == (2, 3, 7 * scale, 9 * scale)
+            assert torch.equal(mixed, network(x))
+            assert torch.equal(network(x), network(x, "max"))  # one width is the widest
 
 
 def test_the_weights_of_exits_mix_the_networks_that_end_there() -> None:
@@ -233,7 +238,7 @@ def test_without_a_choice_of_widths_a_wiring_may_see_a_share_of_the_channels() -
     arch = arch_of(space)
     with arch.using(arch.draw()):
         assert super_net(space, arch, wiring=Partial(4))(image()).isfinite().all()
-    with pytest.raises(UserError, match=r"^variant.wiring: got 6 of 24 channels; allowed: all, as widths vary$"):
+    with pytest.raises(UserError, match=r"^variant.wiring: got 6 of 24 channels, and widths vary; allowed: full, "):
         super_net(SMALL, arch_of(SMALL), wiring=Partial(4))
 
 

@@ -97,6 +97,7 @@ class ASRTask:
     batches: ClassVar[type] = Decoded
     goal: ClassVar[tuple[str, Literal["max", "min"]]] = ("cer", "min")
     twice_differentiable: ClassVar[bool] = False
+    classifies: ClassVar[bool] = True
     on_policy: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -96,6 +96,7 @@ class ImageTask:
     batches: ClassVar[type] = Augment
     goal: ClassVar[tuple[str, Literal["max", "min"]]] = ("accuracy", "max")
     twice_differentiable: ClassVar[bool] = True
+    classifies: ClassVar[bool] = True
     on_policy: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -214,9 +215,8 @@ class ImageTask:
             "num_classes": images.num_classes,
         }
         preprocessing = {"input_size": [images.in_chans, *images.size], "mean": images.mean, "std": images.std}
-        classes = {"class_names": images.class_names}
-        text = json.dumps({"create_model": arguments, "preprocessing": preprocessing, **classes}, indent=1)
-        files.write_text(folder / "model.json", text + "\n")
+        model = {"create_model": arguments, "preprocessing": preprocessing, "class_names": images.class_names}
+        files.write_text(folder / "model.json", json.dumps(model, indent=1) + "\n")
 
     def load(self, folder: Path) -> nn.Module:
         """The exported network, as a model of timm."""

@@ -67,6 +67,7 @@ class RLTask:
     batches: ClassVar[type] = Acting
     goal: ClassVar[tuple[str, Literal["max", "min"]]] = ("return", "max")
     twice_differentiable: ClassVar[bool] = True
+    classifies: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for first, count in (self._seen(), self._unseen()):

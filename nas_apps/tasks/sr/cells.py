@@ -72,7 +72,7 @@ class SRCell(nn.Module):
             outputs, gate = out.now(widths)
             y = place(y, Slim(inputs, outputs)) if self._slims else place(y)
             if gate is not None:
-                y = gate * y
+                y = (gate * y).to(y.dtype)  # under autocast a weight would make it wider
             inputs = outputs
         # Where operations run in bfloat16, the sums between cells do not: with weights of 1 as without them.
         return torch.add(x.to(torch.promote_types(x.dtype, torch.float32)), y, alpha=0.2)

@@ -93,7 +93,7 @@ class Upscaler(nn.Module):
                 weight = weights[n]
                 part = y if weight is None else weight * y
                 total = part if total is None else total + part
-        return cast(Tensor, total)
+        return cast(Tensor, total).to(stem.dtype)
 
 
 def _up(channels: int, factor: int) -> nn.Module:

@@ -70,7 +70,7 @@ class Restoration(nn.Module):
         losses = [self._distance(image, target) for image in images]
         with torch.no_grad():
             error = (images[0].clamp(0, 1) - batch["hr"]).square().mean()
-        return Outcome(torch.stack(losses).sum(), {"mse": error}, len(lr), images[0])
+        return Outcome(torch.stack(losses).sum(), {"mse": error}, len(lr))
 
     def _distance(self, image: Tensor, target: Tensor) -> Tensor:
         distance = self._loss.pixel * functional.l1_loss(image, target)
@@ -88,14 +88,15 @@ class Vgg(nn.Module):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        require("torchvision", extra="sr")
+        require("torchvision", extra="teacher")
         from torchvision.models import vgg19
 
-        self.layers = vgg19().features[:35]
+        with torch.device("meta"):  # its 120 million other weights are not made
+            self.layers = vgg19(init_weights=False).features[:35]
         names = self.layers.state_dict().keys()
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            self.layers.load_state_dict({name: state[f"features.{name}"] for name in names})
+            self.layers.load_state_dict({name: state[f"features.{name}"] for name in names}, assign=True)
         except Exception as error:  # what a file that is none of weights raises is not documented
             reason = " ".join(str(error).split())[:100]
             raise UserError(f"task.loss.vgg: {path}: not torchvision's weights of VGG-19 ({reason})") from None

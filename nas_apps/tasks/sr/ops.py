@@ -102,7 +102,10 @@ def op_table(inputs: Sizes, outputs: Sizes, channels: int) -> OpTable:
         if args.channels == channels:
             return make(inputs, outputs)
         if {*inputs, *outputs} != {channels}:
-            raise UserError(f"variant.wiring: got {args.channels} of {channels} channels; allowed: all, as widths vary")
+            raise UserError(
+                f"variant.wiring: got {args.channels} of {channels} channels, and widths vary; allowed: full, or one "
+                "width (task.widths=[1.0])"
+            )
         return make((args.channels,), (args.channels,))
 
     return {name: partial(build, make) for name, make in _OPS.items()}

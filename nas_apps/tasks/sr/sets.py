@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -21,18 +22,19 @@ _HELD_OUT = 10  # images at most, and a tenth
 class PhotoSet:
     """Images in parts that have none in common.
 
-    valid: held out of what is learned from. test: the photographs' own part, or DIV2K's validation images where they
-    are beside the training ones; None where there is none.
+    valid: held out of what is learned from. read_test: reads what is tested on, which a search never does.
     """
 
     name: str
     train: Pairs
     valid: Pairs
-    test: Pairs | None
+    read_test: Callable[[], Pairs | None]
 
-    def notices(self) -> list[str]:
-        """What to tell a user of the images, a line for each thing."""
-        return [line for part in (self.train, self.valid, self.test) if part for line in part.notices()]
+    @cached_property
+    def test(self) -> Pairs | None:
+        """The photographs' own part, or DIV2K's validation images where they are beside the training ones; None where
+        there is none."""
+        return self.read_test()
 
     def facts(self) -> str:
         """The set in one line."""
@@ -53,17 +55,25 @@ def load_photos(
     if data == NAME:
         if lr or held_out is not None:
             raise UserError(f"data: got lr or held_out with {NAME!r}; allowed: neither; they are a folder's")
-        parts = [make_pairs(f"{NAME}: {p}", photographs(p), scale, cache) for p in ("train", "valid", "test")]
-        return PhotoSet(NAME, *parts)
+        train, valid, test = (partial(_photographs, part, scale, cache) for part in ("train", "valid", "test"))
+        return PhotoSet(NAME, train(), valid(), test)
     folder = Path(data).expanduser()
     every = make_pairs(data, find_photos(folder, scale, lr), scale, cache, skip=skip)
     number = max(1, min(_HELD_OUT, len(every) // 10)) if held_out is None else held_out
     if not 1 <= number < len(every):
         raise UserError(f"{data}: got {len(every)} images, and {number} of them held out; allowed: 1 and more of each")
     valid, train = _split(every, number, seed=0)
-    test = folder / "DIV2K_valid_HR"
-    found = make_pairs(str(test), find_photos(test, scale), scale, cache, skip=skip) if test.is_dir() else None
-    return PhotoSet(data, train, valid, found)
+    beside = folder / "DIV2K_valid_HR"
+
+    def read_test() -> Pairs | None:
+        found = beside.is_dir()
+        return make_pairs(str(beside), find_photos(beside, scale), scale, cache, skip=skip) if found else None
+
+    return PhotoSet(data, train, replace(valid, left_out=()), read_test)  # what is left out of both is said once
+
+
+def _photographs(part: str, scale: int, cache: Path) -> Pairs:
+    return make_pairs(f"{NAME}: {part}", photographs(part), scale, cache)
 
 
 def load_test(folder: str, scale: int, cache: Path, *, lr: Path | None = None, skip: bool = False) -> Pairs:

@@ -39,10 +39,10 @@ class SRSpace:
         bounded(self, COUNT, "channels", "ops_per_cell")
         bounded(self, _MULTIPLIER, "widths")
         if not self.widths or not self.ops:
-            raise UserError("space.ops, space.widths: got none; allowed: one and more of each")
+            raise UserError("ops, widths: got none; allowed: one and more of each")
         for op in self.ops:
             if op not in OPS:
-                raise unknown("space.ops", op, OPS)
+                raise unknown("ops", op, OPS)
 
     @property
     def width_options(self) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -81,6 +81,7 @@ class SRTask:
     batches: ClassVar[type] = Crops
     goal: ClassVar[tuple[str, Literal["max", "min"]]] = ("psnr_c", "max")
     twice_differentiable: ClassVar[bool] = True
+    classifies: ClassVar[bool] = False
     on_policy: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -119,13 +120,12 @@ class SRTask:
 
     def streams(self, objective: nn.Module, phase: Phase, runtime: Runtime, *, seed: int, halves: bool) -> Streams:
         crops: Crops = phase.data
-        photos = self._photos()
-        photos = replace(photos, train=photos.train.of_side(crops.side, skip=self.skip_faulty))
-        tests = self._tests() if phase.name == "train" else []  # what is wrong with them is told before anything runs
+        train = self._photos().train.of_side(crops.side, skip=self.skip_faulty)
+        others = [self._photos().valid] if phase.name == "search" else self._judges()
         if runtime.leads:
-            for notice in dict.fromkeys(line for one in (photos, *tests) for line in one.notices()):
+            for notice in dict.fromkeys(line for pairs in (train, *others) for line in pairs.notices()):
                 logs.say(notice)
-        parts = self._halves(photos.train) if halves else (photos.train,)
+        parts = self._halves(train) if halves else (train,)
         seed = mix(seed, phase.name == "train")
         first, *second = (
             Patches(pairs, crops, phase.batch_size, runtime, seed=seed, use=use)
@@ -140,7 +140,7 @@ class SRTask:
         """
         if phase.name == "search":
             return _figures(objective, self._photos().valid, runtime)
-        first = self._first()
+        first = self._judges()[0]
         found = _figures(objective, first, runtime)
         for pairs in self._tests():
             own = found if pairs is first else _figures(objective, pairs, runtime)
@@ -164,7 +164,7 @@ class SRTask:
         """Write what rebuilds the network, and a comparison of it with bicubic interpolation on an image."""
         about = {"data": self.data, "protocol": PROTOCOL}
         export.write(objective.network, genotype, self.space, phase.network, folder, about=about)
-        pairs = self._first()
+        pairs = self._judges()[0]
         lr = to_tensor(pairs.lr(0), next(objective.parameters()).device)
         with torch.no_grad():
             ours = to_pixels(objective.network(lr[None])[0])
@@ -174,10 +174,10 @@ class SRTask:
         """What enlarges images with the network of a run."""
         return load_enlarger(folder)
 
-    def _first(self) -> Pairs:
-        """The images that a final training is judged by."""
+    def _judges(self) -> list[Pairs]:
+        """The images that a final training is judged by: first those that its own figures are of."""
         photos, tests = self._photos(), self._tests()
-        return photos.test or (tests[0] if tests else photos.valid)
+        return [photos.test, *tests] if photos.test else tests or [photos.valid]
 
     def _cache(self) -> Path:
         return default_cache() if self.cache is None else Path(self.cache).expanduser()
