@@ -104,7 +104,7 @@ def test_a_later_source_wins_and_overrides_win_over_all(tmp_path: Path) -> None:
 
 def test_a_variant_or_part_of_another_name_begins_from_its_own_defaults(tmp_path: Path) -> None:
     written = write(tmp_path / "recipe.yaml", OmegaConf.to_yaml(load([], ["task=toy", "variant=pc_darts"]).plain()))
-    written.write_text(written.read_text().replace("betas:\n    - 0.5", "betas:\n    - 0.0").replace("0.001", "0.0"))
+    written.write_text(written.read_text().replace("betas:\n    - 0.5", "betas:\n    - 0.0").replace("weight_decay: 0.001", "weight_decay: 0.0"))
     for name in VARIANTS:
         assert load([written], [f"variant={name}"]).variant == VARIANTS[name]
         assert load([written], [f"variant={name}"]).variant_name == name
@@ -158,7 +158,7 @@ def test_nothing_is_run_from_a_recipe(tmp_path: Path) -> None:
         (Literal["a", "b"], "a, b"), (tuple[float, float], "a list of 2: a finite number, a finite number"),
         (tuple[float, ...], "a list, each a finite number"),
         (int | tuple[int, int], "an integer or a list of 2: an integer, an integer"),
-        (float | Ramp, "a finite number or a table of start, end, shape, reach"),
+        (float | Ramp, "a finite number or a table of start, end, shape, reach, begin, finish"),
         (Relaxation | None, f"{', '.join(RELAXATIONS)} or null"),
     ],
 )  # fmt: skip

@@ -72,7 +72,7 @@ def test_both_the_weights_and_the_logits_move_and_each_only_in_its_own_step(reci
         return after
 
     look("weights"), look("logits")
-    taught.begin(Progress(9, 10))
+    taught.begin(Progress(5, 10))
     for _ in range(2):
         made.variant.schedule(taught, streams)
     assert (True, False) in moved
