@@ -104,7 +104,8 @@ def test_a_later_source_wins_and_overrides_win_over_all(tmp_path: Path) -> None:
 
 def test_a_variant_or_part_of_another_name_begins_from_its_own_defaults(tmp_path: Path) -> None:
     written = write(tmp_path / "recipe.yaml", OmegaConf.to_yaml(load([], ["task=toy", "variant=pc_darts"]).plain()))
-    written.write_text(written.read_text().replace("betas:\n    - 0.5", "betas:\n    - 0.0").replace("weight_decay: 0.001", "weight_decay: 0.0"))
+    plain = written.read_text().replace("betas:\n    - 0.5", "betas:\n    - 0.0")
+    written.write_text(plain.replace("weight_decay: 0.001", "weight_decay: 0.0"))
     for name in VARIANTS:
         assert load([written], [f"variant={name}"]).variant == VARIANTS[name]
         assert load([written], [f"variant={name}"]).variant_name == name
