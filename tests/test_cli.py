@@ -129,7 +129,7 @@ def test_the_options_of_the_verbs_are_frozen() -> None:
     assert {verb: {name for name in found if name.startswith("-")} for verb, found in names.items()} == {
         "search": {"--run", "--resume"},
         "derive": {"--out"},
-        "train": {"--run", "--genotype", "--like", "--resume"},
+        "train": {"--run", "--genotype", "--inherit", "--like", "--resume"},
         "evaluate": {"--table"},
         "report": set(),
         "measure": {"--out", "--cells"},

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from nas_apps.core.parts.relax import RELAXATIONS
+from nas_apps.core.parts.relaxation import Relaxation
 from nas_apps.core.progress import Progress, Ramp, value
 from nas_apps.core.variants import VARIANTS
 
@@ -40,7 +41,7 @@ def test_its_example_of_a_part_is_a_relaxation() -> None:
     from dataclasses import dataclass
 
     table: dict[str, type] = {}
-    names = {"dataclass": dataclass, "Ramp": Ramp, "value": value, "RELAXATIONS": table}
+    names = {"dataclass": dataclass, "Ramp": Ramp, "value": value, "Relaxation": Relaxation, "RELAXATIONS": table}
     code = compile(next(block for block in BLOCKS if "Sharpened" in block), "README.md", "exec", dont_inherit=True)
     exec(code, names)  # noqa: S102, our own text
     part = table["sharpened"]()

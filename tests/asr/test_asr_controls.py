@@ -139,7 +139,7 @@ def test_espnet_hears_in_recordings_what_we_hear_in_features(run: Path, tmp_path
     recipe = read_recipe(run)
     learner, _ = train_learner(recipe, nas_apps.Genotype.load(run / "genotype.json"), Runtime(torch.device("cpu")))
     learner.load_state_dict(checkpoint.read(run / "checkpoint.pt")["learner"])
-    network, source = learner.objective.network.eval(), recipe.task._source()
+    network, source = learner.objective.network.eval(), recipe.task.source()
     speech = source.heard("test", 12)
     features = [torch.tensor(speech.features.of(utterance)) for utterance in speech.utterances]
     with torch.no_grad(), learner.arch.using(learner.arch.expected()):

@@ -85,7 +85,7 @@ def test_a_seed_decides_the_logits_and_another_decides_otherwise(spoken: Path, t
 
 
 def test_no_speaker_is_in_both_halves_of_a_search(spoken: Path) -> None:
-    source = small(spoken).task._source()
+    source = small(spoken).task.source()
     weights, architecture = source.train(0.5, split=True)
     speakers = [{utterance.speaker for utterance in part.utterances} for part in (weights, architecture)]
     assert all(speakers)
