@@ -40,6 +40,6 @@ def test_a_search_runs_without_the_libraries_and_the_task_says_what_it_needs(tmp
 
 
 def test_no_part_of_the_engine_asks_which_task_it_runs() -> None:
-    kinds = "RLTask|ImageTask|ToyTask|ASRTask|SRTask"  # what a task can do besides may be asked: that is a protocol of the core
+    kinds = "RLTask|ImageTask|ToyTask|ASRTask|SRTask"  # what else a task can do may be asked: a protocol of the core
     for path in (Path(nas_apps.__file__).parent / "core").rglob("*.py"):
         assert not re.search(rf"isinstance\([\w.]*task, (?!Canonical|Loads|Prices)|{kinds}", path.read_text()), path
