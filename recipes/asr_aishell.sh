@@ -10,6 +10,7 @@ recipe=$0 task=asr dataset=aishell variant=darts extras=asr reference=conformer
 options=trainer
 small() { [ -n "$(find "$1" -maxdepth 1 -name '[0-9]_*_*.wav' 2>/dev/null | head -n 1)" ]; }
 chosen() {
+  { [ -n "$data" ] && ! small "$data"; } || export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # small tensors
   case $trainer in
     '' | ours) return 0 ;;
     espnet) label=_espnet ;;
