@@ -71,6 +71,37 @@ def test_without_a_warm_up_the_rate_stays() -> None:
     assert steps(optimisation(module, Weights(lr=0.3, warmup_steps=0)), module.weight, 3) == [0.3] * 3
 
 
+def test_the_average_follows_the_weights_and_the_statistics_of_norms_and_goes_on_from_its_state() -> None:
+    def run(made: Optimisation, module: nn.Module, first: int, number: int) -> None:
+        for step in range(first, first + number):
+            made.set_rates(HERE)
+            made.optimizer.zero_grad()
+            module(torch.full((4, 2), float(step)) + torch.arange(4.0)[:, None]).sum().backward()
+            made.optimizer.step()
+            assert made.average is not None
+            made.average.update(module)
+
+    def made() -> tuple[nn.Module, Optimisation]:
+        module = nn.Sequential(layer(), nn.BatchNorm1d(1))
+        return module, optimisation(module, Weights(lr=0.1, warmup_steps=0, ema=0.5))
+
+    whole, stopped, gone_on = (made() for _ in range(3))
+    run(whole[1], whole[0], 0, 4)
+    run(stopped[1], stopped[0], 0, 2)
+    gone_on[0].load_state_dict(stopped[0].state_dict())
+    gone_on[1].optimizer.load_state_dict(stopped[1].optimizer.state_dict())
+    assert stopped[1].average is not None
+    assert gone_on[1].average is not None
+    gone_on[1].average.load_state_dict(stopped[1].average.state_dict())
+    run(gone_on[1], gone_on[0], 2, 2)
+    average, after = whole[1].average, gone_on[1].average
+    assert average is not None
+    expected = average.module.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in after.module.state_dict().items())
+    assert not torch.equal(expected["0.weight"], whole[0].state_dict()["0.weight"])
+    assert not torch.equal(expected["1.running_mean"], whole[0].state_dict()["1.running_mean"])
+
+
 @pytest.mark.parametrize(("name", "number"), [("lr", -1.0), ("warmup_steps", -1), ("momentum", 1.0), ("eps", 0.0)])
 def test_numbers_out_of_bounds_are_refused(name: str, number: float) -> None:
     with pytest.raises(ValueError, match=f"{name}: got {number}; allowed"):
