@@ -12,9 +12,10 @@ from torch.nn.functional import ctc_loss
 
 from nas_apps.core.errors import UserError
 from nas_apps.core.runtime import Runtime
-from nas_apps.tasks.asr.batches import Batches, Speech, evaluation_batches, frames_needed, speech_of, subsampled
+from nas_apps.tasks.asr.batches import Batches, Speech, evaluation_batches, frames_needed, speech_of
 from nas_apps.tasks.asr.corpus import Utterance
 from nas_apps.tasks.asr.features import Features
+from nas_apps.tasks.asr.subsampling import subsampled
 from nas_apps.tasks.asr.text import Tokens
 
 CPU = Runtime(torch.device("cpu"))

@@ -30,10 +30,10 @@ from nas_apps.tasks.asr.encoder import (
     Network,
     encoder_conf,
     read_genotype,
-    subsampled,
 )
 from nas_apps.tasks.asr.ops import Residual
 from nas_apps.tasks.asr.spaces import CONFORMERS, ASRSpace, find
+from nas_apps.tasks.asr.subsampling import subsampled  # noqa: E402
 
 SPACES, NAMES = [ASRSpace(), ASRSpace(nodes=3, keep=2), ASRSpace("module")], ["cell", "cell-keep2", "module"]
 SMALL = Network(cells=2, width=16)

@@ -16,26 +16,15 @@ from nas_apps.core.runtime import Runtime
 from nas_apps.core.seeds import mix
 from nas_apps.tasks.asr.corpus import Utterance
 from nas_apps.tasks.asr.features import Features
+from nas_apps.tasks.asr.subsampling import SHORTEST, subsampled
 from nas_apps.tasks.asr.text import Tokens
 
 Batch = dict[str, Tensor]
 """What ESPnet's models are called with: speech [B, T, bins] padded with zeros, text [B, L] padded with -1, and
 speech_lengths and text_lengths [B] int64."""
 
-SHORTEST = 7
-"""Frames from which the subsampling leaves one. In training two have to be left: batch norms refuse a single value."""
-
 _POOL = 20  # batches that are sorted by length together: more of it is less padding, and less of a shuffle
 _USES = {"train": 0, "valid": 1}
-
-
-def subsampled(frames: int) -> int:
-    """The frames that ESPnet's "conv2d" subsampling (two convolutions of kernel 3 and stride 2) leaves of `frames`.
-
-    >>> subsampled(6), subsampled(7), subsampled(11), subsampled(120)
-    (0, 1, 2, 29)
-    """
-    return max(((frames - 1) // 2 - 1) // 2, 0)
 
 
 def frames_needed(labels: Sequence[int]) -> int:

@@ -20,15 +20,13 @@ from nas_apps.tasks.asr.cells import GraphCell, ModuleCell, Output
 from nas_apps.tasks.asr.ops import LayerNorm, op_table
 from nas_apps.tasks.asr.quiet import quiet
 from nas_apps.tasks.asr.spaces import CONFORMERS, PLACES, ASRSpace, find, space_of
+from nas_apps.tasks.asr.subsampling import SHORTEST, subsampled
 
 with quiet():
     from espnet.nets.pytorch_backend.nets_utils import make_pad_mask
     from espnet.nets.pytorch_backend.transformer.embedding import RelPositionalEncoding
     from espnet.nets.pytorch_backend.transformer.subsampling import Conv2dSubsampling, TooShortUttError
     from espnet2.asr.encoder.abs_encoder import AbsEncoder
-
-SHORTEST = 7
-"""Frames of the shortest utterance that has a frame left after the subsampling."""
 
 
 @dataclass(frozen=True)
@@ -160,15 +158,6 @@ def read_genotype(given: str | Mapping[str, Any]) -> Genotype:
     if Path(given).suffix != ".json" and not Path(given).exists():
         raise unknown("encoder_conf.genotype", given, [*CONFORMERS, "<file>.json", "the JSON text of a genotype"])
     return Genotype.load(Path(given))
-
-
-def subsampled(lengths: Tensor) -> Tensor:
-    """How many frames are left of utterances after two convolutions of kernel 3 and stride 2 without padding.
-
-    >>> subsampled(torch.tensor([7, 120])).tolist()
-    [1, 29]
-    """
-    return ((lengths - 1) // 2 - 1) // 2
 
 
 def _cell(fill: Fill, space: ASRSpace, settings: Network) -> nn.Module:
