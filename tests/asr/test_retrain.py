@@ -114,6 +114,7 @@ def test_espnets_own_settings_are_taken_where_the_recipe_decides_nothing(
 @pytest.mark.parametrize(
     ("overrides", "runtime", "processes", "line"),
     [
+        (("train.inherit=runs/a",), CPU, 1, r"train.inherit: got runs/a; allowed with ESPnet's trainer: null"),
         (("train.drop_path=0.1",), CPU, 1, r"train.drop_path: got 0.1; allowed with ESPnet's trainer: 0"),
         ((), replace(CPU, world=2), 1, r"torchrun: got several processes; allowed"),
         ((), replace(CPU, bf16=True), 1, r"precision: got 'bf16' on a CPU; allowed"),

@@ -28,6 +28,8 @@ def refuse(recipe: Recipe, corpus: Corpus, runtime: Runtime, processes: int) -> 
     device = runtime.device
     if recipe.train.drop_path:
         raise UserError(f"train.drop_path: got {recipe.train.drop_path}; allowed with ESPnet's trainer: 0")
+    if recipe.train.inherit:
+        raise UserError(f"train.inherit: got {recipe.train.inherit}; allowed with ESPnet's trainer: null")
     if runtime.world > 1:
         raise UserError(
             "torchrun: got several processes; allowed with ESPnet's trainer: --nproc, with which it starts its own"
